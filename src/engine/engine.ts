@@ -1,0 +1,168 @@
+/**
+ * The engine interface: the only door between the method and the mathematics (architecture: "four primitives on
+ * token ids"). An engine speaks token ids; text, templates, HTTP and SQL stay outside. The training primitives
+ * (`forwardBackward`, `optimStep`) join this file with the issue that builds them.
+ */
+import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
+
+export type Precision = "fp32" | "q8" | "q4";
+
+/** What a loaded model can do. Callers ask for what they need and get it, or `unsupported_by_backend`. */
+export interface Capabilities {
+  sample: boolean;
+  logprobs: boolean;
+  /** `logprobs` at any temperature, exactly. */
+  temperature_scoring: boolean;
+  /** The k most likely ids per position, and log-probs at ids the caller chooses. */
+  topk: boolean;
+  /** Whole next-token distributions, chunk by chunk (needed by the `full` KL estimator). */
+  distributions: boolean;
+  /** LoRA adapters chosen per request. */
+  adapters: boolean;
+  train: boolean;
+  /** A sample is the same to the bit alone and beside others (engine.md 2.7); a self-test at load sets it. */
+  batch_invariant: boolean;
+}
+
+export interface SamplingParams {
+  /** 0 is greedy; otherwise logits are divided by it. */
+  temperature: number;
+  /** 1 keeps everything. */
+  topP: number;
+  /** 0 keeps everything. */
+  topK: number;
+  maxTokens: number;
+}
+
+export interface SampleRequest {
+  /** (P) at least one id. */
+  promptIds: Int32Array;
+  /** Number of independent continuations of this prompt. */
+  n: number;
+  params: SamplingParams;
+  /** Unsigned 32-bit (or any safe non-negative integer). Continuation i draws from the stream (seed, i). */
+  seed: number;
+  /** Sampling one of these ends the sequence; the id itself is emitted as its last token. */
+  stopIds: readonly number[];
+  /**
+   * Called on the caller's thread after every token with all ids sampled so far; true ends that sequence with
+   * reason "stop". Tokens the worker has already drawn beyond it are discarded, so the result does not depend on timing.
+   */
+  shouldStop?: (index: number, ids: readonly number[]) => boolean;
+  /** How many of the most likely alternatives to report per token (0 = none). */
+  topLogprobs?: number;
+  /** Temperature of the reported log-probs; default: the sampling temperature, 1 when greedy. */
+  logprobsTemperature?: number;
+  adapter?: AdapterFiles | null;
+  signal?: AbortSignal;
+}
+
+export interface TopLogprobs {
+  ids: Int32Array;
+  logprobs: Float32Array;
+}
+
+export type SampleEvent =
+  | { type: "token"; index: number; id: number; logprob: number; top?: TopLogprobs }
+  | { type: "finish"; index: number; reason: FinishReason };
+
+/** "stop": a stop id or `shouldStop`; "length": `maxTokens` or the context is used up; "cancelled": `signal`. */
+export type FinishReason = "stop" | "length" | "cancelled";
+
+export interface LogprobsSequence {
+  /** (T) token ids. */
+  ids: Int32Array;
+  /** First token whose log-prob is wanted, ≥ 1 (token 0 has none). Default 1. */
+  from?: number;
+  /** One past the last token wanted. Default T. */
+  to?: number;
+  /** (to − from, atWidth) ids chosen by the caller per position; answered in `at`. */
+  at?: Int32Array;
+  atWidth?: number;
+  /**
+   * Log-probs of another model for the same positions, as its `distributions` yields them (same `from`, `to` and
+   * temperature). Answered in `kl`: KL(reference ‖ this model) in nats per position.
+   */
+  reference?: AsyncIterable<Float32Array>;
+}
+
+export interface LogprobsRequest {
+  sequences: readonly LogprobsSequence[];
+  /** Logits are divided by it before the softmax. */
+  temperature: number;
+  /** Also report the k most likely ids per position. */
+  topK?: number;
+  /** Also report the entropy (nats) of the distribution each token was drawn from. */
+  entropy?: boolean;
+  /** Also report each token's rank (1 = the most likely id). */
+  rank?: boolean;
+  adapter?: AdapterFiles | null;
+  signal?: AbortSignal;
+}
+
+/** All arrays have N = to − from rows; row j speaks of token from + j. */
+export interface LogprobsResult {
+  from: number;
+  to: number;
+  /** (N) log p(ids[from + j] | ids[< from + j]) */
+  logprobs: Float32Array;
+  /** (N) */
+  entropy?: Float32Array;
+  /** (N) */
+  rank?: Int32Array;
+  /** (N, topK) most likely first. */
+  topIds?: Int32Array;
+  topLogprobs?: Float32Array;
+  /** (N, atWidth) */
+  at?: Float32Array;
+  /** (N) */
+  kl?: Float32Array;
+}
+
+export interface DistributionsRequest {
+  ids: Int32Array;
+  from: number;
+  to: number;
+  temperature: number;
+  adapter?: AdapterFiles | null;
+  signal?: AbortSignal;
+}
+
+/** Rows per chunk of `distributions` (the last chunk may be shorter). 16 rows × 152 k ids × 4 bytes = 10 MB in flight. */
+export const DISTRIBUTION_ROWS = 16;
+
+/** One loaded base model. All methods may be called concurrently; the engine decides how work shares the machine. */
+export interface EngineModel {
+  readonly capabilities: Capabilities;
+  readonly precision: Precision;
+  readonly vocabSize: number;
+  /** Longest sequence (prompt + completion) this model was opened for. */
+  readonly contextLength: number;
+  /** Resident bytes attributable to this model (weights as packed, caches), for placement. */
+  memoryBytes(): number;
+  /** Yields tokens of all n sequences as they are drawn, then one finish event per index. Ends after the nth finish. */
+  sample(request: SampleRequest): AsyncIterable<SampleEvent>;
+  /** One result per sequence, in order. */
+  logprobs(request: LogprobsRequest): Promise<LogprobsResult[]>;
+  /** Chunks (≤ DISTRIBUTION_ROWS, vocabSize) of log-probs for tokens from…to−1; pulls compute, so a slow reader holds nothing. */
+  distributions(request: DistributionsRequest): AsyncIterable<Float32Array>;
+  /** Sequences being decoded and waiting, for metrics. */
+  load(): { active: number; waiting: number };
+  close(): Promise<void>;
+}
+
+export interface OpenOptions {
+  precision: Precision;
+  /** Upper bound for sequences; at most the checkpoint's own. */
+  contextLength: number;
+  /** Compute threads for this model. */
+  threads: number;
+  /** `cpu`, `cuda:0`, `webgpu`. */
+  device: string;
+}
+
+export interface Engine {
+  readonly name: string;
+  /** Loads weights and builds sessions. Throws `engine_failed`, `unsupported_by_backend`, `out_of_memory`. */
+  open(checkpoint: Checkpoint, options: OpenOptions): Promise<EngineModel>;
+}
