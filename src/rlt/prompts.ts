@@ -1,0 +1,67 @@
+import type { ChatMessage, PromptRequest, TextPart } from "../text/text.ts";
+import type { StudentFormat, TeacherFormat } from "./formats.ts";
+
+/** Names of the fields whose byte ranges the text service reports back. */
+export const THOUGHT = "thought";
+export const SOLUTION = "solution";
+
+/** The prompt after which a teacher writes its explanation: the assistant's turn begins with the solution. */
+export function teacherPrompt(format: TeacherFormat, question: string, solution: string): PromptRequest {
+  return {
+    messages: turns(format, { question, solution: pad(solution, format.solutionPadding) }),
+    assistant: teacherPrefix(format, question, solution),
+    ...(format.chatTemplate === undefined ? {} : { chatTemplate: format.chatTemplate }),
+  };
+}
+
+/** The same prompt followed by an explanation and the closing tag, to be scored under the teacher. */
+export function teacherText(format: TeacherFormat, question: string, solution: string, thought: string): PromptRequest {
+  const prompt = teacherPrompt(format, question, solution);
+  return {
+    ...prompt,
+    assistant: [...(prompt.assistant ?? []), { text: thought, field: THOUGHT }, { text: format.close }],
+  };
+}
+
+/**
+ * What the student reads: it saw the question only, "thinks" the explanation and answers with the solution. The end of
+ * its turn is left out: nothing after the solution changes what came before.
+ */
+export function studentText(format: StudentFormat, question: string, solution: string, thought: string): PromptRequest {
+  const [before = "", rest = ""] = format.turn.split("{explanation}");
+  const [middle = "", after = ""] = rest.split("{solution}");
+  const empty = thought === "";
+  const parts: TextPart[] = [
+    { text: empty ? before.trimEnd() : before },
+    { text: thought, field: THOUGHT },
+    { text: empty ? middle.trimStart() : middle },
+    { text: pad(solution, format.solutionPadding), field: SOLUTION },
+    { text: after },
+  ];
+  return {
+    messages: turns(format, { question }),
+    assistant: parts,
+    ...(format.chatTemplate === undefined ? {} : { chatTemplate: format.chatTemplate }),
+  };
+}
+
+/** `5` and `\n\n5\n\n` are the same solution: the padding belongs to it (method.md). */
+export function pad(solution: string, padding: string): string {
+  const before = solution.startsWith(padding) ? "" : padding;
+  const padded = before + solution;
+  return padded.endsWith(padding) ? padded : padded + padding;
+}
+
+function turns(format: { system: string | null; user: string }, values: Record<string, string>): ChatMessage[] {
+  const user: ChatMessage = { role: "user", content: fill(format.user, values) };
+  return format.system === null ? [user] : [{ role: "system", content: fill(format.system, values) }, user];
+}
+
+function teacherPrefix(format: TeacherFormat, question: string, solution: string): TextPart[] {
+  return [{ text: fill(format.prefix, { question, solution: pad(solution, format.solutionPadding) }) }];
+}
+
+/** One pass, so that a question that contains "{solution}" stays what it is. */
+function fill(template: string, values: Record<string, string>): string {
+  return template.replace(/\{(question|solution)\}/g, (whole, name: string) => values[name] ?? whole);
+}

@@ -1,0 +1,140 @@
+/**
+ * Scores one explanation: what the student makes of it, and how far the teacher's words lie from the student's own.
+ * A composition of `encodePrompt` and `logprobs`; numbers and formulas are those of method.md.
+ */
+import { compare, estimate } from "./compare.ts";
+import { type FormatReport, judgeFormat, parseCompletion } from "./completion.ts";
+import type { StudentFormat, TeacherFormat } from "./formats.ts";
+import type { Estimator } from "./kl.ts";
+import { THOUGHT, teacherText } from "./prompts.ts";
+import { readByStudent, type ScoringModel, scoreSpan, side } from "./reading.ts";
+import {
+  type Coefficients,
+  emptyKl,
+  type KlReward,
+  klReward,
+  type SolutionReward,
+  solutionReward,
+  totalReward,
+} from "./reward.ts";
+import { controlTokens, describeTokens, type ScoredToken, type ThoughtToken } from "./scored-tokens.ts";
+
+export interface ScoreInput {
+  question: string;
+  solution: string;
+  /** The teacher's raw output, closing tag included if it wrote one. */
+  completion: string;
+  /** The tag `completion` is cut at. */
+  close: string;
+}
+
+export interface ScoreOptions {
+  temperature: number;
+  coefficients: Coefficients;
+  estimator: Estimator;
+  /** Ranks kept by `topk_tail`. */
+  topK: number;
+  parity: boolean;
+  /** Also report per-token values (rank and entropy cost a little more). */
+  tokens: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+export type Warning =
+  /** k1 pays for words the teacher itself finds unlikely; this text was not sampled here (method.md). */
+  | "foreign_text"
+  /** Every token of the explanation merged with a tag: nothing to compare. */
+  | "no_thought_token";
+
+export interface Score {
+  reward: number;
+  solution: SolutionReward;
+  kl: (KlReward & { estimator: Estimator }) | null;
+  format: FormatReport;
+  tokensFrom: "ids" | "text";
+  warnings: Warning[];
+  tokens?: { solution: ScoredToken[]; thought: ThoughtToken[] };
+  /** Tokens that went through a model to compute this score. */
+  scoredTokens: number;
+}
+
+/** Throws `context_length_exceeded`, `estimator_needs_shared_tokenizer`, `invalid_value` (a solution without a token). */
+export async function scoreExplanation(
+  student: ScoringModel<StudentFormat>,
+  teacher: ScoringModel<TeacherFormat> | null,
+  input: ScoreInput,
+  options: ScoreOptions,
+): Promise<Score> {
+  const parsed = parseCompletion(input.completion, input.close);
+  const controls = teacher
+    ? [...controlTokens(student.text), ...controlTokens(teacher.text)]
+    : controlTokens(student.text);
+  const format = judgeFormat(parsed, student.format, controls, options.parity);
+  const read = await readByStudent(student, input.question, input.solution, parsed.thought);
+  const written =
+    teacher && parsed.thought !== ""
+      ? await side(teacher, teacherText(teacher.format, input.question, input.solution, parsed.thought), THOUGHT)
+      : null;
+
+  const [studentScores, compared] = await Promise.all([
+    scoreSpan(
+      student,
+      read.encoded,
+      { from: Math.min(read.thought.from, read.solution.from), to: read.solution.to },
+      options,
+    ),
+    teacher && written ? compare(teacher, student, written, read, options) : null,
+  ]);
+  const at = (token: number): number => studentScores.logprobs[token - studentScores.from] as number;
+  const solution = solutionReward(
+    studentScores.logprobs.subarray(read.solution.from - studentScores.from, read.solution.to - studentScores.from),
+    options.coefficients,
+  );
+
+  const warnings: Warning[] = [];
+  let kl: Score["kl"] = null;
+  let klPart: KlReward | null = null;
+  let values: Float64Array | null = null;
+  if (teacher && compared) {
+    values = compared.values ?? estimate(options.estimator, compared.stretches, compared.teacherLogprobs, at);
+    if (values.length > 0) {
+      klPart = klReward(values, read.thought.to - read.thought.from, options.coefficients);
+      kl = { ...klPart, estimator: options.estimator };
+      if (options.estimator === "k1") warnings.push("foreign_text");
+    } else {
+      klPart = emptyKl(options.coefficients);
+      warnings.push("no_thought_token");
+    }
+  } else if (teacher) {
+    klPart = emptyKl(options.coefficients);
+    if (options.parity) kl = { ...klPart, estimator: options.estimator };
+  }
+
+  return {
+    reward: totalReward(solution, klPart, format),
+    solution,
+    kl,
+    format,
+    tokensFrom: "text",
+    warnings,
+    scoredTokens: read.encoded.ids.length + (written?.encoded.ids.length ?? 0),
+    ...(options.tokens ? { tokens: describeTokens(student.text, read, studentScores, compared, values) } : {}),
+  };
+}
+
+/** Mean log-prob of the solution after reading only `thought`, and the log-prob of each of its tokens by end offset. */
+export async function solutionBelief(
+  student: ScoringModel<StudentFormat>,
+  input: { question: string; solution: string; thought: string },
+  options: Pick<ScoreOptions, "temperature" | "signal">,
+): Promise<{ mean: number; byEnd: Map<number, number>; scoredTokens: number }> {
+  const read = await readByStudent(student, input.question, input.solution, input.thought);
+  const scores = await scoreSpan(student, read.encoded, read.solution, { ...options, tokens: false });
+  const byEnd = new Map<number, number>();
+  let total = 0;
+  scores.logprobs.forEach((logprob, i) => {
+    total += logprob;
+    byEnd.set((read.encoded.ends[read.solution.from + i] as number) - read.solutionStart, logprob);
+  });
+  return { mean: total / scores.logprobs.length, byEnd, scoredTokens: read.encoded.ids.length };
+}
