@@ -1,0 +1,104 @@
+/** Writes safetensors files tensor by tensor: memory is bounded by what one chunk holds. */
+import { randomUUID } from "node:crypto";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import path from "node:path";
+import { fail } from "../errors.ts";
+import type { Dtype } from "./checkpoint.ts";
+import { DTYPE_BYTES } from "./dtype.ts";
+
+export type TensorChunks = Uint8Array | (() => Iterable<Uint8Array> | AsyncIterable<Uint8Array>);
+
+export interface TensorToWrite {
+  name: string;
+  dtype: Dtype;
+  shape: readonly number[];
+  /** Little-endian bytes, row major; a function is called when its turn comes. */
+  data: TensorChunks;
+}
+
+/** The data begin at a multiple of this, so that mapped float32 tensors are aligned for any vector unit. */
+const DATA_ALIGNMENT = 64;
+const PREFIX_BYTES = 8;
+
+/**
+ * Atomic: the file appears under `file` complete and synced, or not at all. Tensors are laid out widest dtype first
+ * (as the reference implementation does), otherwise in the order given.
+ * Errors: `internal_error` when a tensor's data have another length than its shape says.
+ */
+export async function writeSafetensors(
+  file: string,
+  tensors: readonly TensorToWrite[],
+  metadata: Readonly<Record<string, string>> = { format: "pt" },
+): Promise<void> {
+  const ordered = [...tensors].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const temporary = `${file}.${randomUUID()}.tmp`;
+  const handle = await open(temporary, "wx");
+  try {
+    await writeAll(handle, encodeHeader(ordered, metadata));
+    for (const tensor of ordered) await writeTensor(handle, tensor);
+    await handle.sync();
+    await handle.close();
+    await rename(temporary, file);
+  } catch (error) {
+    await handle.close().catch(() => {});
+    await rm(temporary, { force: true });
+    throw error;
+  }
+  await syncDirectory(path.dirname(file));
+}
+
+function byteLength({ shape, dtype }: TensorToWrite): number {
+  return shape.reduce((product, n) => product * n, DTYPE_BYTES[dtype]);
+}
+
+function encodeHeader(tensors: readonly TensorToWrite[], metadata: Readonly<Record<string, string>>): Uint8Array {
+  const entries = new Map<string, unknown>([["__metadata__", metadata]]);
+  let offset = 0;
+  for (const tensor of tensors) {
+    if (entries.has(tensor.name)) throw fail("internal_error", `tensor ${tensor.name} would be written twice`);
+    const end = offset + byteLength(tensor);
+    entries.set(tensor.name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, end] });
+    offset = end;
+  }
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)));
+  const total = Math.ceil((PREFIX_BYTES + json.length) / DATA_ALIGNMENT) * DATA_ALIGNMENT;
+  // The format pads with spaces.
+  const header = new Uint8Array(total).fill(0x20);
+  new DataView(header.buffer).setBigUint64(0, BigInt(total - PREFIX_BYTES), true);
+  header.set(json, PREFIX_BYTES);
+  return header;
+}
+
+async function writeTensor(handle: FileHandle, tensor: TensorToWrite): Promise<void> {
+  const expected = byteLength(tensor);
+  let written = 0;
+  for await (const chunk of typeof tensor.data === "function" ? tensor.data() : [tensor.data]) {
+    written += chunk.byteLength;
+    if (written > expected) break;
+    await writeAll(handle, chunk);
+  }
+  if (written !== expected) {
+    throw fail(
+      "internal_error",
+      `tensor ${tensor.name} has ${written} bytes of data where its shape asks for ${expected}`,
+    );
+  }
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < bytes.byteLength) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done);
+    done += bytesWritten;
+  }
+}
+
+/** A rename survives a power cut once its directory is on disk. */
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
