@@ -43,6 +43,7 @@ export const CATALOGUE = {
   missing_api_key: [401, "authentication_error"],
   invalid_api_key: [401, "authentication_error"],
   insufficient_scope: [403, "permission_error"],
+  origin_not_allowed: [403, "permission_error"],
   not_found: [404, "not_found_error"],
   model_not_found: [404, "not_found_error"],
   method_not_allowed: [405, "invalid_request_error"],
@@ -56,6 +57,7 @@ export const CATALOGUE = {
   // the server
   internal_error: [500, "server_error"],
   engine_failed: [500, "server_error"],
+  interrupted: [500, "server_error"],
   model_loading: [503, "unavailable_error"],
   out_of_memory: [503, "unavailable_error"],
   draining: [503, "unavailable_error"],

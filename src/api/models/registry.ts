@@ -1,0 +1,53 @@
+/**
+ * How services reach a registered model: by name, loaded on first use, held while in use so that the memory budget
+ * never unloads it under their feet. Implemented by `api/models/service.ts`.
+ */
+import type { EngineModel } from "../../engine/engine.ts";
+import type { AdapterFiles } from "../../model/checkpoint.ts";
+import type { FormatSpec } from "../../rlt/formats.ts";
+import type { TextModel } from "../../text/text.ts";
+
+export type Role = "teacher" | "student";
+
+/** A registered model, loaded and held. Call `release()` exactly once when done (try/finally). */
+export interface HeldModel {
+  /** Slug without version. */
+  id: string;
+  version: number;
+  engine: EngineModel;
+  text: TextModel;
+  /** The adapter of this version; hand it to every engine call. */
+  adapter: AdapterFiles | null;
+  /** How it is prompted (teacher) or answers (student). */
+  format: FormatSpec;
+  contextLength: number;
+  /** Ids that end a turn: the checkpoint's and the tokenizer's together. */
+  eosIds: readonly number[];
+  release(): void;
+}
+
+/** Just the tokenizer of a registered model: enough for /v1/tokenize, no weights are loaded. */
+export interface ModelText {
+  id: string;
+  version: number;
+  text: TextModel;
+  format: FormatSpec;
+  contextLength: number;
+  /** Rows of the model's embedding, where known without loading it: ids up to it are valid though they may have no text. */
+  vocabSize?: number;
+}
+
+export interface ModelSummary {
+  id: string;
+  created_at: number;
+}
+
+export interface ModelRegistry {
+  /**
+   * `name` is an id, `id@3` or `id@latest`. Throws `model_not_found` (404; also when the role does not match),
+   * `model_loading` (503 + Retry-After), or the error that made the model fail.
+   */
+  hold(name: string, options?: { role?: Role; param?: string; signal?: AbortSignal | undefined }): Promise<HeldModel>;
+  text(name: string, options?: { role?: Role; param?: string }): Promise<ModelText>;
+  list(): Promise<ModelSummary[]>;
+}

@@ -1,0 +1,115 @@
+import { fail } from "../../errors.ts";
+import type { HeldModel, ModelRegistry } from "../models/registry.ts";
+import { addToMessage, chatDeltas, emptyMessage, isSilent } from "./chat-chunks.ts";
+import { toChatMessages } from "./chat-messages.ts";
+import { type Job, provenanceOf, usageOf } from "./generate.ts";
+import { CHAT_NEUTRAL, refuseUnsupported } from "./neutral-fields.ts";
+import { checkContext, encodeChat } from "./prompts.ts";
+import { checkSize, checkStreamOptions, resolveSpec } from "./sampling.ts";
+import type { ChatChunk, ChatCompletion, ChatRequest } from "./schemas-chat.ts";
+
+export interface ChatDeps {
+  registry: Pick<ModelRegistry, "hold">;
+  /** Unix seconds. */
+  now: () => number;
+  /** Unsigned 32-bit. */
+  randomSeed: () => number;
+  newId: () => string;
+}
+
+/** `POST /v1/chat/completions`. What the caller did wrong is thrown before the first chunk. */
+export interface ChatCompletions {
+  complete(body: ChatRequest, signal: AbortSignal): Promise<ChatCompletion>;
+  stream(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatChunk>;
+}
+
+export function createChatCompletions(deps: ChatDeps): ChatCompletions {
+  async function open(body: ChatRequest, signal: AbortSignal): Promise<Job> {
+    refuseUnsupported(body, CHAT_NEUTRAL);
+    checkStreamOptions(body);
+    const held = await deps.registry.hold(body.model, { param: "model", signal });
+    try {
+      return await prepare(body, held, deps.randomSeed);
+    } catch (error) {
+      held.release();
+      throw error;
+    }
+  }
+
+  const head = (body: ChatRequest, { held }: Job) => ({
+    id: deps.newId(),
+    created: deps.now(),
+    model: body.model,
+    system_fingerprint: `${held.id}@${held.version}`,
+  });
+
+  async function complete(body: ChatRequest, signal: AbortSignal): Promise<ChatCompletion> {
+    const job = await open(body, signal);
+    try {
+      const choices = Array.from({ length: job.spec.n }, (_, i) => emptyMessage(i, job));
+      for await (const delta of chatDeltas(job, signal)) addToMessage(choices[delta.index]!, delta);
+      const { prompt_token_ids, prompt_logprobs } = choices[0]!;
+      return {
+        ...head(body, job),
+        object: "chat.completion",
+        choices,
+        usage: usageOf(job),
+        ...(prompt_token_ids ? { prompt_token_ids } : {}),
+        ...(prompt_logprobs ? { prompt_logprobs } : {}),
+        ...provenanceOf(job),
+      };
+    } finally {
+      job.held.release();
+    }
+  }
+
+  async function* stream(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatChunk> {
+    const job = await open(body, signal);
+    try {
+      const base = { ...head(body, job), object: "chat.completion.chunk" as const };
+      const withUsage = body.stream_options?.include_usage ?? false;
+      // With include_usage every chunk has the field, null in all but the last.
+      const common = withUsage ? { ...base, usage: null } : base;
+      let first: Partial<ChatChunk> = provenanceOf(job);
+      for await (const delta of chatDeltas(job, signal)) {
+        if (isSilent(delta)) continue;
+        yield { ...common, choices: [delta], ...first };
+        first = {};
+      }
+      if (withUsage) yield { ...base, choices: [], usage: usageOf(job) };
+    } finally {
+      job.held.release();
+    }
+  }
+
+  return { complete, stream };
+}
+
+async function prepare(body: ChatRequest, held: HeldModel, randomSeed: () => number): Promise<Job> {
+  const spec = resolveSpec(body, held, {
+    maxTokens: maxTokensOf(body),
+    logprobs: logprobsOf(body),
+    echo: false,
+    randomSeed,
+  });
+  const prompt = await encodeChat(held, toChatMessages(body.messages));
+  checkContext(prompt, held.contextLength, spec.maxTokens ?? 1, "messages");
+  const job = { held, prompts: [prompt], spec, sampled: 0 };
+  checkSize(job, body.stream ?? false);
+  return job;
+}
+
+function maxTokensOf({ max_tokens: older, max_completion_tokens: newer }: ChatRequest): number | null {
+  if (typeof older === "number" && typeof newer === "number" && older !== newer) {
+    throw fail("invalid_value", `max_tokens is ${older} and max_completion_tokens is ${newer}; give one of them`, {
+      param: "max_tokens",
+    });
+  }
+  return newer ?? older ?? null;
+}
+
+function logprobsOf({ logprobs, top_logprobs: top }: ChatRequest): number | null {
+  if (logprobs) return top ?? 0;
+  if (top === undefined || top === null || top === 0) return null;
+  throw fail("invalid_value", "top_logprobs needs logprobs: true", { param: "top_logprobs" });
+}

@@ -1,0 +1,103 @@
+import type { HeldModel, ModelRegistry } from "../models/registry.ts";
+import { addToChoice, completionDeltas, emptyChoice, isSilent } from "./completion-chunks.ts";
+import { type Job, provenanceOf, usageOf } from "./generate.ts";
+import { COMPLETION_NEUTRAL, refuseUnsupported } from "./neutral-fields.ts";
+import { checkContext, type EncodedPrompt, encodeRawPrompt, splitPrompts } from "./prompts.ts";
+import { checkSize, checkStreamOptions, resolveSpec } from "./sampling.ts";
+import type { Completion, CompletionChunk, CompletionRequest } from "./schemas-completions.ts";
+
+/** OpenAI's default. */
+const DEFAULT_MAX_TOKENS = 16;
+
+export interface CompletionsDeps {
+  registry: Pick<ModelRegistry, "hold">;
+  /** Unix seconds. */
+  now: () => number;
+  /** Unsigned 32-bit. */
+  randomSeed: () => number;
+  newId: () => string;
+}
+
+/** `POST /v1/completions`. What the caller did wrong is thrown before the first chunk. */
+export interface Completions {
+  complete(body: CompletionRequest, signal: AbortSignal): Promise<Completion>;
+  stream(body: CompletionRequest, signal: AbortSignal): AsyncGenerator<CompletionChunk>;
+}
+
+export function createCompletions(deps: CompletionsDeps): Completions {
+  async function open(body: CompletionRequest, signal: AbortSignal): Promise<Job> {
+    refuseUnsupported(body, COMPLETION_NEUTRAL);
+    checkStreamOptions(body);
+    const held = await deps.registry.hold(body.model, { param: "model", signal });
+    try {
+      return await prepare(body, held, deps.randomSeed, signal);
+    } catch (error) {
+      held.release();
+      throw error;
+    }
+  }
+
+  const head = (body: CompletionRequest, { held }: Job) => ({
+    id: deps.newId(),
+    object: "text_completion" as const,
+    created: deps.now(),
+    model: body.model,
+    system_fingerprint: `${held.id}@${held.version}`,
+  });
+
+  async function complete(body: CompletionRequest, signal: AbortSignal): Promise<Completion> {
+    const job = await open(body, signal);
+    try {
+      const choices = Array.from({ length: job.prompts.length * job.spec.n }, (_, i) => emptyChoice(i, job));
+      for await (const delta of completionDeltas(job, signal)) addToChoice(choices[delta.index]!, delta);
+      return { ...head(body, job), choices, usage: usageOf(job), ...provenanceOf(job) };
+    } finally {
+      job.held.release();
+    }
+  }
+
+  async function* stream(body: CompletionRequest, signal: AbortSignal): AsyncGenerator<CompletionChunk> {
+    const job = await open(body, signal);
+    try {
+      const base = head(body, job);
+      const withUsage = body.stream_options?.include_usage ?? false;
+      // With include_usage every chunk has the field, null in all but the last.
+      const common = withUsage ? { ...base, usage: null } : base;
+      let first: Partial<CompletionChunk> = provenanceOf(job);
+      for await (const delta of completionDeltas(job, signal)) {
+        if (isSilent(delta)) continue;
+        yield { ...common, choices: [delta], ...first };
+        first = {};
+      }
+      if (withUsage) yield { ...base, choices: [], usage: usageOf(job) };
+    } finally {
+      job.held.release();
+    }
+  }
+
+  return { complete, stream };
+}
+
+async function prepare(
+  body: CompletionRequest,
+  held: HeldModel,
+  randomSeed: () => number,
+  signal: AbortSignal,
+): Promise<Job> {
+  const spec = resolveSpec(body, held, {
+    maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
+    logprobs: body.logprobs ?? null,
+    echo: body.echo ?? false,
+    randomSeed,
+  });
+  const prompts: EncodedPrompt[] = [];
+  const addSpecial = body.add_special_tokens ?? true;
+  for (const prompt of splitPrompts(body.prompt)) {
+    const encoded = await encodeRawPrompt(held, prompt, { addSpecial, echo: spec.echo, signal });
+    checkContext(encoded, held.contextLength, spec.maxTokens ?? 1, prompt.param);
+    prompts.push(encoded);
+  }
+  const job = { held, prompts, spec, sampled: 0 };
+  checkSize(job, body.stream ?? false);
+  return job;
+}

@@ -1,0 +1,94 @@
+import { setImmediate as yieldToOthers } from "node:timers/promises";
+import type { TextModel } from "../../text/text.ts";
+import type { SampledToken } from "./generate.ts";
+import { finiteLogprob, type PromptScores } from "./prompt-logprobs.ts";
+import type { ChatLogprobs } from "./schemas-chat.ts";
+import type { CompletionLogprobs } from "./schemas-completions.ts";
+import { countCharacters, tokenName, tokenText } from "./token-text.ts";
+
+/** Rows built between two turns of the event loop (about 1 ms). */
+const ROWS_PER_TURN = 256;
+
+export function emptyCompletionLogprobs(): CompletionLogprobs {
+  return { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
+}
+
+/**
+ * Builds OpenAI's completions form token by token. Offsets run through the whole text of a choice, so one builder
+ * serves all of its chunks.
+ */
+export interface CompletionLogprobsBuilder {
+  /** The prompt's tokens (with `echo`): the first has no log-prob. `k` alternatives each. */
+  prompt(ids: Int32Array, scores: PromptScores, k: number): Promise<CompletionLogprobs>;
+  /** `shown`: the token's bytes are part of the text (a special token's may not be). */
+  sampled(token: SampledToken, shown: boolean): CompletionLogprobs;
+}
+
+export function createCompletionLogprobs(model: TextModel, skipSpecial: boolean): CompletionLogprobsBuilder {
+  let offset = 0;
+
+  function add(out: CompletionLogprobs, id: number, logprob: number | null, top: Record<string, number> | null): void {
+    const name = tokenName(model, id);
+    out.tokens.push(name);
+    out.token_logprobs.push(logprob);
+    if (top !== null && logprob !== null) top[name] = logprob;
+    out.top_logprobs.push(top);
+    out.text_offset.push(offset);
+  }
+
+  return {
+    async prompt(ids, scores, k) {
+      const out = emptyCompletionLogprobs();
+      for (let i = 0; i < ids.length; i++) {
+        const j = i - 1;
+        const best = j * scores.k;
+        const top = j < 0 ? null : topRecord(model, scores.topIds, scores.topLogprobs, best, Math.min(k, scores.k));
+        add(out, ids[i]!, j < 0 ? null : finiteLogprob(scores.logprobs[j]!), top);
+        offset += countCharacters(model.bytesOf(ids[i]!, true));
+        if (i % ROWS_PER_TURN === ROWS_PER_TURN - 1) await yieldToOthers();
+      }
+      return out;
+    },
+    sampled(token, shown) {
+      const out = emptyCompletionLogprobs();
+      const { top } = token;
+      const alternatives = top ? topRecord(model, top.ids, top.logprobs, 0, top.ids.length) : {};
+      add(out, token.id, finiteLogprob(token.logprob), alternatives);
+      if (shown) offset += countCharacters(model.bytesOf(token.id, !skipSpecial));
+      return out;
+    },
+  };
+}
+
+function topRecord(
+  model: TextModel,
+  ids: Int32Array,
+  logprobs: Float32Array,
+  start: number,
+  count: number,
+): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (let i = start; i < start + count; i++) out[tokenName(model, ids[i]!)] ??= finiteLogprob(logprobs[i]!);
+  return out;
+}
+
+export function appendCompletionLogprobs(to: CompletionLogprobs, more: CompletionLogprobs): void {
+  for (const token of more.tokens) to.tokens.push(token);
+  for (const logprob of more.token_logprobs) to.token_logprobs.push(logprob);
+  for (const top of more.top_logprobs) to.top_logprobs.push(top);
+  for (const offset of more.text_offset) to.text_offset.push(offset);
+}
+
+/** One token in the form of chats. */
+export function chatLogprob(model: TextModel, token: SampledToken): ChatLogprobs["content"][number] {
+  const entry = (id: number, logprob: number) => {
+    const bytes = model.bytesOf(id, true);
+    return {
+      token: tokenText(model, id),
+      logprob: finiteLogprob(logprob),
+      bytes: bytes.length === 0 ? null : Array.from(bytes),
+    };
+  };
+  const top = token.top ? Array.from(token.top.ids, (id, i) => entry(id, token.top!.logprobs[i]!)) : [];
+  return { ...entry(token.id, token.logprob), top_logprobs: top };
+}

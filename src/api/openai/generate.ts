@@ -1,0 +1,171 @@
+import { setMaxListeners } from "node:events";
+import type { SampleRequest, TopLogprobs } from "../../engine/engine.ts";
+import { fail } from "../../errors.ts";
+import type { HeldModel } from "../models/registry.ts";
+import { type ChoiceText, createChoiceText } from "./choice-text.ts";
+import { mergeStreams } from "./merge-streams.ts";
+import { type PromptScores, scorePrompt } from "./prompt-logprobs.ts";
+import type { EncodedPrompt } from "./prompts.ts";
+import type { Spec } from "./sampling.ts";
+import type { SamplingEcho, Usage } from "./schemas-sampling.ts";
+
+/** A request ready to run: the model is held, the prompts are tokenised, every limit is checked. */
+export interface Job {
+  held: HeldModel;
+  prompts: readonly EncodedPrompt[];
+  spec: Spec;
+  /** Tokens sampled so far, all choices together. */
+  sampled: number;
+}
+
+export interface SampledToken {
+  id: number;
+  /** Nats, of the model's own distribution (temperature 1). */
+  logprob: number;
+  top: TopLogprobs | undefined;
+}
+
+export interface PromptReport {
+  /** For `prompt_logprobs`, at its temperature. */
+  asked: PromptScores | null;
+  /** For `echo` with `logprobs`, at temperature 1. */
+  echoed: PromptScores | null;
+}
+
+/** Choice c belongs to prompt floor(c / n). */
+export type GenerationEvent =
+  | { type: "prompt"; prompt: number; report: PromptReport }
+  | { type: "token"; choice: number; token: SampledToken; text: string }
+  | { type: "finish"; choice: number; text: string; reason: "stop" | "length"; stopReason: string | number | null };
+
+/**
+ * Runs every prompt at once (the engine shares its slots) and yields what happens as it happens: for each prompt its
+ * scores first, then its choices' tokens. Leaving the loop, an error or `signal` ends all of them.
+ */
+export async function* generate(job: Job, signal: AbortSignal): AsyncGenerator<GenerationEvent> {
+  const controller = new AbortController();
+  const both = AbortSignal.any([signal, controller.signal]);
+  // One listener per prompt is no leak.
+  setMaxListeners(0, both);
+  try {
+    yield* mergeStreams(job.prompts.map((prompt, index) => runPrompt(job, prompt, index, both)));
+    if (signal.aborted) throw cancelled();
+  } catch (error) {
+    throw signal.aborted ? cancelled() : error;
+  } finally {
+    controller.abort();
+  }
+}
+
+async function* runPrompt(
+  job: Job,
+  prompt: EncodedPrompt,
+  index: number,
+  signal: AbortSignal,
+): AsyncGenerator<GenerationEvent> {
+  yield { type: "prompt", prompt: index, report: await reportPrompt(job, prompt, signal) };
+  const { n } = job.spec;
+  const maxTokens = roomFor(job, prompt);
+  if (maxTokens > 0) yield* sampleChoices(job, prompt, index * n, maxTokens, signal);
+  else {
+    for (let i = 0; i < n; i++) {
+      yield { type: "finish", choice: index * n + i, text: "", reason: "length", stopReason: null };
+    }
+  }
+}
+
+/** Tokens that may follow a prompt. */
+function roomFor({ spec, held }: Job, prompt: EncodedPrompt): number {
+  const room = held.contextLength - prompt.ids.length;
+  return Math.min(spec.maxTokens ?? room, room);
+}
+
+async function reportPrompt({ held, spec }: Job, { ids }: EncodedPrompt, signal: AbortSignal): Promise<PromptReport> {
+  const echoK = spec.echo ? spec.logprobs : null;
+  const askedK = spec.promptLogprobs;
+  // One pass serves both where both are at temperature 1.
+  const shared = echoK !== null && askedK !== null && spec.promptTemperature === 1;
+  const scores = async (k: number | null, temperature: number): Promise<PromptScores | null> =>
+    k === null ? null : scorePrompt(held, ids, { k, temperature, signal });
+  if (shared) {
+    const both = await scores(Math.max(echoK, askedK), 1);
+    return { asked: both, echoed: both };
+  }
+  return { asked: await scores(askedK, spec.promptTemperature), echoed: await scores(echoK, 1) };
+}
+
+async function* sampleChoices(
+  job: Job,
+  prompt: EncodedPrompt,
+  firstChoice: number,
+  maxTokens: number,
+  signal: AbortSignal,
+): AsyncGenerator<GenerationEvent> {
+  const { held, spec } = job;
+  const texts = Array.from({ length: spec.n }, () => createChoiceText(held.text, spec.rules));
+  const request: SampleRequest = {
+    promptIds: prompt.ids,
+    n: spec.n,
+    // top_p 0 means what the smallest top_p means: the most likely token alone.
+    params: { temperature: spec.temperature, topP: spec.topP || Number.EPSILON, topK: spec.topK, maxTokens },
+    seed: spec.seed,
+    stopIds: [...spec.rules.stopIds],
+    topLogprobs: spec.logprobs ?? 0,
+    logprobsTemperature: 1,
+    adapter: held.adapter,
+    signal,
+  };
+  if (spec.rules.stops.length > 0) request.shouldStop = stopWatcher(job);
+  for await (const event of held.engine.sample(request)) {
+    const text = texts[event.index] as ChoiceText;
+    const choice = firstChoice + event.index;
+    if (event.type === "token") {
+      job.sampled++;
+      const token = { id: event.id, logprob: event.logprob, top: event.top };
+      yield { type: "token", choice, token, text: text.push(event.id).text };
+    } else if (event.reason === "cancelled") {
+      throw cancelled();
+    } else {
+      yield { type: "finish", choice, text: text.flush(), reason: event.reason, stopReason: text.stopReason() };
+    }
+  }
+}
+
+/** Follows each sequence ahead of the reader and says when a stop string is complete. */
+function stopWatcher({ held, spec }: Job): (index: number, ids: readonly number[]) => boolean {
+  const watched = Array.from({ length: spec.n }, () => ({
+    text: createChoiceText(held.text, spec.rules),
+    seen: 0,
+    stopped: false,
+  }));
+  return (index, ids) => {
+    const state = watched[index];
+    if (!state) return false;
+    while (!state.stopped && state.seen < ids.length) state.stopped = state.text.push(ids[state.seen++]!).stopped;
+    return state.stopped;
+  };
+}
+
+export function usageOf({ prompts, sampled }: Job): Usage {
+  const promptTokens = prompts.reduce((sum, prompt) => sum + prompt.ids.length, 0);
+  return { prompt_tokens: promptTokens, completion_tokens: sampled, total_tokens: promptTokens + sampled };
+}
+
+/** The parameters that made an answer, and its seed. */
+export function provenanceOf(job: Job): { seed: number; sampling: SamplingEcho } {
+  const { spec } = job;
+  const sampling: SamplingEcho = {
+    temperature: spec.temperature,
+    top_p: spec.topP,
+    top_k: spec.topK,
+    max_tokens: spec.maxTokens ?? Math.max(...job.prompts.map((prompt) => roomFor(job, prompt))),
+    seed: spec.seed,
+    logprobs_temperature: 1,
+    ...(spec.promptLogprobs === null ? {} : { prompt_logprobs_temperature: spec.promptTemperature }),
+  };
+  return { seed: spec.seed, sampling };
+}
+
+function cancelled(): Error {
+  return fail("cancelled", "the request was cancelled before it was complete");
+}

@@ -1,0 +1,62 @@
+/**
+ * Reads a JSON body once, bounded and as strict UTF-8, before any route sees it. (`Request.json()` would replace broken
+ * bytes by U+FFFD in silence and read without a limit.) Other media types are left to the routes that declare them.
+ */
+import type { MiddlewareHandler } from "hono";
+import { fail } from "../errors.ts";
+import type { ApiContext, ApiEnv } from "./context.ts";
+import { assertModest } from "./json-shape.ts";
+
+const JSON_TYPE = /^application\/([\w.+-]+\+)?json\s*(;|$)/i;
+
+export function jsonBodyReader(maxBytes: number): MiddlewareHandler<ApiEnv> {
+  return async function jsonBodyReader(c, next) {
+    const { method } = c.req;
+    if (method !== "GET" && method !== "HEAD") {
+      const encoding = c.req.header("content-encoding");
+      if (encoding !== undefined && encoding !== "identity") {
+        throw fail("unsupported_media_type", "Compressed request bodies are not supported; send the JSON as it is.");
+      }
+      if (JSON_TYPE.test(c.req.header("content-type") ?? "")) {
+        // c.req.json() and the validators read from here.
+        const text = decode(await readBounded(c, maxBytes));
+        assertModest(text);
+        c.req.bodyCache.text = Promise.resolve(text) as never;
+      }
+    }
+    await next();
+  };
+}
+
+async function readBounded(c: ApiContext, maxBytes: number): Promise<Uint8Array> {
+  if (Number(c.req.header("content-length") ?? 0) > maxBytes) throw tooLarge(c, maxBytes);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  // A stated length does not bind every transport, so what arrives is counted too.
+  const reader = c.req.raw.body?.getReader();
+  while (reader) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    size += value.byteLength;
+    if (size > maxBytes) {
+      await reader.cancel().catch(() => {});
+      throw tooLarge(c, maxBytes);
+    }
+    chunks.push(value);
+  }
+  return Buffer.concat(chunks, size);
+}
+
+function tooLarge(c: ApiContext, maxBytes: number): Error {
+  // The rest of the body is not wanted: let the client stop sending it.
+  c.header("Connection", "close");
+  return fail("payload_too_large", `The request body is larger than ${maxBytes} bytes. Send it in several requests.`);
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw fail("invalid_json", "The body is not valid UTF-8.");
+  }
+}
