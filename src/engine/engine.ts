@@ -153,7 +153,7 @@ export interface EngineModel {
 
 export interface OpenOptions {
   precision: Precision;
-  /** Upper bound for sequences; at most the checkpoint's own. */
+  /** Longest sequence to serve; it may go beyond the positions the checkpoint was made for. */
   contextLength: number;
   /** Compute threads for this model. */
   threads: number;
@@ -163,6 +163,8 @@ export interface OpenOptions {
 
 export interface Engine {
   readonly name: string;
+  /** What its models can do; a loaded model says it exactly (`batch_invariant` is false until the self-test ran). */
+  readonly capabilities: Capabilities;
   /** Loads weights and builds sessions. Throws `engine_failed`, `unsupported_by_backend`, `out_of_memory`. */
   open(checkpoint: Checkpoint, options: OpenOptions): Promise<EngineModel>;
 }

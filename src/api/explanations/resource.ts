@@ -1,0 +1,45 @@
+import type { ExplanationRecord } from "../../db/records.ts";
+import { unixSeconds } from "../../http/schemas.ts";
+import type { ExplanationResource } from "./schemas.ts";
+
+/** Sampling as stored: what the API echoes, and what taking the work up again after a restart needs. */
+export interface StoredSampling {
+  n: number;
+  temperature: number;
+  top_p: number;
+  top_k: number;
+  max_tokens: number;
+  seed: number;
+  /** Runs without its caller, so it outlives the process that began it. */
+  background: boolean;
+  /** Per-token values were asked for. */
+  tokens: boolean;
+}
+
+export function storedSampling(record: ExplanationRecord): StoredSampling {
+  return record.sampling as unknown as StoredSampling;
+}
+
+export function toResource(record: ExplanationRecord): ExplanationResource {
+  const { background: _, tokens: __, ...sampling } = storedSampling(record);
+  const rankBy = record.rankBy as { metric: string; kl: NonNullable<ExplanationResource["rank_by"]>["kl"] } | null;
+  return {
+    id: record.id,
+    object: "explanation",
+    created_at: unixSeconds(record.createdAt),
+    status: record.status,
+    teacher: { id: record.teacherId, version: record.teacherVersion },
+    question: record.question,
+    solution: record.solution,
+    choices: record.choices as ExplanationResource["choices"],
+    ...(record.best === null ? {} : { best: record.best }),
+    ...(rankBy && record.studentId !== null && record.studentVersion !== null
+      ? { rank_by: { student: { id: record.studentId, version: record.studentVersion }, ...rankBy } }
+      : {}),
+    ...(record.prompt === null ? {} : { prompt: record.prompt }),
+    usage: record.usage,
+    sampling,
+    ...(record.error === null ? {} : { error: record.error as NonNullable<ExplanationResource["error"]> }),
+    metadata: record.metadata,
+  };
+}

@@ -1,0 +1,108 @@
+import { z } from "@hono/zod-openapi";
+import { listQuery, listSchema } from "../../http/list.ts";
+import { errorSchema, metadataSchema, modelNameSchema, timestampSchema } from "../../http/schemas.ts";
+import { DEFAULT_TEMPERATURE } from "../../rlt/reward.ts";
+import { estimatorSchema, scoreSchema } from "../scores/schemas.ts";
+import { questionSchema, solutionSchema } from "../texts.ts";
+
+/** Twice the paper's group of 64: enough for any best-of-n, small enough not to starve other callers. */
+export const MAX_SAMPLES = 128;
+/** What an explanation may take when the caller names no limit: long enough for most, short on a slow machine. */
+export const DEFAULT_MAX_TOKENS = 1024;
+const MAX_TOKENS = 1_000_000;
+const MAX_SEED = Number.MAX_SAFE_INTEGER;
+
+const rankBySchema = z
+  .strictObject({
+    student: modelNameSchema,
+    metric: z.enum(["reward", "solution_logprob_mean"]).default("reward"),
+    kl: estimatorSchema.optional(),
+  })
+  .openapi("RankBy", { description: "Score every choice with this student; `best` is the index of the best one." });
+
+export const createExplanationSchema = z
+  .strictObject({
+    teacher: modelNameSchema,
+    question: questionSchema,
+    solution: solutionSchema,
+    n: z.int().min(1).max(MAX_SAMPLES).default(1),
+    temperature: z.number().min(0).max(100).default(DEFAULT_TEMPERATURE).openapi({ description: "0 is greedy." }),
+    top_p: z.number().gt(0).max(1).default(1),
+    top_k: z.int().min(0).max(1_000_000).default(0).openapi({ description: "0 keeps every token." }),
+    max_tokens: z.int().min(1).max(MAX_TOKENS).optional().openapi({
+      description: "Default: 1024 or what the context leaves, whichever is smaller.",
+    }),
+    seed: z.int().min(0).max(MAX_SEED).optional().openapi({
+      description: "Random when absent, and echoed. The same request with the same seed gives the same text.",
+    }),
+    stream: z.boolean().default(false),
+    background: z.boolean().default(false).openapi({ description: "Answer at once; poll GET /v1/explanations/{id}." }),
+    store: z.boolean().default(true).openapi({ description: "false: the explanation is not kept." }),
+    rank_by: rankBySchema.optional(),
+    include: z
+      .array(z.enum(["tokens", "prompt"]))
+      .max(2)
+      .default([]),
+    metadata: metadataSchema.default({}),
+  })
+  .openapi("CreateExplanation", {
+    example: { teacher: "smollm2", question: "What is 2+3?", solution: "5", max_tokens: 200 },
+  });
+
+export type CreateExplanation = z.output<typeof createExplanationSchema>;
+
+const choiceSchema = z.object({
+  index: z.int(),
+  explanation: z.string().openapi({ description: "The completion up to the first closing tag, verbatim." }),
+  finish_reason: z.enum(["stop", "length", "cancelled"]),
+  score: scoreSchema.optional(),
+  tokens: z.array(z.object({ id: z.int(), text: z.string(), logprob: z.number() })).optional(),
+});
+
+export const explanationSchema = z
+  .object({
+    id: z.string().openapi({ example: "expl_3f9k…" }),
+    object: z.literal("explanation"),
+    created_at: timestampSchema,
+    status: z.enum(["queued", "in_progress", "completed", "failed", "cancelled"]),
+    teacher: z.object({ id: z.string(), version: z.int() }),
+    question: z.string(),
+    solution: z.string(),
+    choices: z.array(choiceSchema),
+    best: z.int().optional(),
+    rank_by: z
+      .object({
+        student: z.object({ id: z.string(), version: z.int() }),
+        metric: z.string(),
+        kl: estimatorSchema,
+      })
+      .optional(),
+    prompt: z.string().optional(),
+    usage: z.object({
+      prompt_tokens: z.int(),
+      completion_tokens: z.int(),
+      cached_tokens: z.int(),
+      scored_tokens: z.int(),
+    }),
+    sampling: z.object({
+      n: z.int(),
+      temperature: z.number(),
+      top_p: z.number(),
+      top_k: z.int(),
+      max_tokens: z.int(),
+      seed: z.int(),
+    }),
+    error: errorSchema.shape.error.optional(),
+    metadata: metadataSchema,
+  })
+  .openapi("Explanation");
+
+export type ExplanationResource = z.infer<typeof explanationSchema>;
+export type Choice = z.infer<typeof choiceSchema>;
+
+export const explanationListSchema = listSchema("ExplanationList", explanationSchema);
+
+export const listExplanationsQuery = listQuery.extend({
+  teacher: z.string().min(1).max(160).optional().openapi({ description: "Only those of this teacher (id)." }),
+  status: z.enum(["queued", "in_progress", "completed", "failed", "cancelled"]).optional(),
+});

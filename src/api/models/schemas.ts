@@ -1,0 +1,123 @@
+import { z } from "@hono/zod-openapi";
+import { listQuery, listSchema } from "../../http/list.ts";
+import { errorSchema, metadataSchema, slugSchema, timestampSchema } from "../../http/schemas.ts";
+
+/** A prompt text is a page, not a book. */
+const MAX_FORMAT_TEXT = 20_000;
+const formatText = z.string().max(MAX_FORMAT_TEXT);
+
+export const customFormatSchema = z
+  .strictObject({
+    system: formatText.nullable().default(null).openapi({ description: "null: no system turn." }),
+    user: formatText.optional().openapi({ description: "Default: {question}." }),
+    prefix: formatText.openapi({
+      description: "Beginning of the assistant's turn: before the solution (teacher) or the explanation (student).",
+    }),
+    close: formatText.min(1).openapi({ description: "The tag that ends the explanation." }),
+    between: formatText.optional().openapi({
+      description: "Teacher: between solution and explanation. Student: between the closing tag and the solution.",
+    }),
+    suffix: formatText.optional().openapi({ description: "After all of it." }),
+    solution_padding: z.string().max(16).optional().openapi({
+      description: "Put before and after the solution where it does not already begin or end with it.",
+    }),
+    chat_template: formatText.optional().openapi({ description: "Jinja, for checkpoints that bring none." }),
+  })
+  .openapi("CustomFormat", {
+    description: "Texts of one role; {question}, {solution} and {explanation} are the only placeholders.",
+  });
+
+export const formatSchema = z.union([z.enum(["stratos", "r1"]), customFormatSchema]);
+
+const precisionSchema = z.enum(["auto", "fp32", "q8", "q4"]);
+const deviceSchema = z
+  .string()
+  .regex(/^(auto|cpu|cuda:\d{1,2}|webgpu)$/, 'must be "auto", "cpu", "cuda:N" or "webgpu"')
+  .openapi({ example: "auto" });
+
+export const registerModelSchema = z
+  .strictObject({
+    id: slugSchema,
+    model: z.string().min(1).max(4096).openapi({
+      description: "A directory or GGUF file under a models directory, or hf:org/name[@revision].",
+      example: "SmolLM2-135M-Instruct",
+    }),
+    adapter: z.string().min(1).max(4096).optional().openapi({
+      description: "A PEFT LoRA directory under a models directory.",
+    }),
+    format: formatSchema.default("stratos"),
+    precision: precisionSchema.default("auto"),
+    device: deviceSchema.default("auto"),
+    context_length: z
+      .int()
+      .min(16)
+      .max(10_000_000)
+      .optional()
+      .openapi({
+        description:
+          "Default: the checkpoint's own (4096 for toys made for fewer than 2048). Larger values are taken at their word: " +
+          "positions go on, what the model makes of them is its own affair.",
+      }),
+    credential: z
+      .string()
+      .regex(/^[A-Za-z0-9_]{1,64}$/, "must be the name of a secret: letters, digits, underscores")
+      .optional()
+      .openapi({ description: "Name of a secret (PRECEPTOR_CREDENTIAL_<NAME>), for remote engines." }),
+    pinned: z.boolean().default(false).openapi({ description: "Once loaded it never leaves memory by itself." }),
+    metadata: metadataSchema.default({}),
+  })
+  .openapi("RegisterModel");
+
+export type RegisterModel = z.output<typeof registerModelSchema>;
+
+export const updateModelSchema = z
+  .strictObject({
+    metadata: metadataSchema.optional(),
+    adapter: z.string().min(1).max(4096).nullable().optional().openapi({
+      description: "Another adapter, or null for the bare base: a new version.",
+    }),
+    pinned: z.boolean().optional(),
+  })
+  .openapi("UpdateModel");
+
+export type UpdateModel = z.output<typeof updateModelSchema>;
+
+export const modelSchema = z
+  .object({
+    id: z.string(),
+    object: z.enum(["teacher", "student"]),
+    created_at: timestampSchema,
+    version: z.int(),
+    status: z.enum(["loading", "ready", "unloaded", "failed"]).openapi({
+      description: "unloaded: checked, loads on first use. loading: being downloaded, converted or loaded.",
+    }),
+    model: z.string(),
+    adapter: z.string().nullable(),
+    format: formatSchema,
+    precision: z.enum(["fp32", "q8", "q4"]),
+    device: z.string(),
+    context_length: z.int().nullable(),
+    parameters: z.int().nullable(),
+    weights_hash: z.string().nullable(),
+    adapter_hash: z.string().nullable(),
+    tokenizer_hash: z.string().nullable(),
+    capabilities: z.object({
+      sample: z.boolean(),
+      logprobs: z.boolean(),
+      temperature_scoring: z.boolean(),
+      topk: z.boolean(),
+      distributions: z.boolean(),
+      adapters: z.boolean(),
+      train: z.boolean(),
+      batch_invariant: z.boolean().openapi({ description: "Set by a self-test when the model loads." }),
+    }),
+    pinned: z.boolean(),
+    error: errorSchema.shape.error.optional(),
+    metadata: metadataSchema,
+  })
+  .openapi("Model");
+
+export type ModelResource = z.infer<typeof modelSchema>;
+
+export const modelListSchema = listSchema("RegisteredModelList", modelSchema);
+export const listModelsQuery = listQuery;

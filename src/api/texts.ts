@@ -1,0 +1,15 @@
+/** Texts that callers bring: their limits, and what no text may be. */
+import { z } from "@hono/zod-openapi";
+
+/**
+ * A million characters are about 250,000 tokens, beyond any context served here: what is longer is a mistake, and
+ * refusing it costs nothing while tokenising it costs seconds.
+ */
+export const MAX_TEXT_CHARACTERS = 1_000_000;
+
+export const textSchema = z.string().max(MAX_TEXT_CHARACTERS);
+
+const filled = textSchema.refine((text) => text.trim() !== "", "must not be empty");
+
+export const questionSchema = filled.openapi({ example: "What is 2+3?" });
+export const solutionSchema = filled.openapi({ example: "5" });

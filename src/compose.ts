@@ -1,0 +1,148 @@
+/** Builds the program once, from its settings: database, engine, services, server. `close()` stops them in reverse. */
+import { mkdir } from "node:fs/promises";
+import path from "node:path";
+import type { Logger } from "pino";
+import { createExplanationService } from "./api/explanations/service.ts";
+import { registerFound } from "./api/models/found.ts";
+import { createPreparation } from "./api/models/preparation.ts";
+import { createModelService } from "./api/models/service.ts";
+import { apiRoutes } from "./api/routes.ts";
+import { createScoreService } from "./api/scores/service.ts";
+import type { Config } from "./config.ts";
+import { openDatabase } from "./db/database.ts";
+import { createExplanationStore } from "./db/explanation-store.ts";
+import { createModelStore } from "./db/model-store.ts";
+import { createOnnxEngine } from "./engine/onnx/engine.ts";
+import { createPlacement } from "./engine/placement.ts";
+import { createApp } from "./http/app.ts";
+import { createKeyAuthenticator } from "./http/auth.ts";
+import { createLifecycle } from "./http/lifecycle.ts";
+import { createMetrics } from "./http/metrics.ts";
+import { startServer } from "./http/server.ts";
+import { materialiseGguf } from "./model/gguf/materialise.ts";
+import { resolveHub } from "./model/hub/resolve.ts";
+import { createTextService } from "./text/client.ts";
+import { VERSION } from "./version.ts";
+import { webRoutes } from "./web/routes.ts";
+
+export interface App {
+  url: string;
+  close(): Promise<void>;
+}
+
+export async function compose(config: Config, log: Logger): Promise<App> {
+  const stack: (() => Promise<void>)[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const close of stack.splice(0).reverse()) {
+      await close().catch((error: unknown) => log.error({ err: error }, "closing failed"));
+    }
+  };
+  try {
+    return await build(config, log, (close) => stack.push(close), closeAll);
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+async function build(
+  config: Config,
+  log: Logger,
+  onClose: (close: () => Promise<void>) => void,
+  closeAll: () => Promise<void>,
+): Promise<App> {
+  for (const warning of config.warnings) log.warn(warning);
+  const cacheDir = path.join(config.dataDir, "cache");
+  await mkdir(cacheDir, { recursive: true });
+
+  const database = await openDatabase({ dataDir: config.dataDir, databaseUrl: config.databaseUrl, log });
+  onClose(() => database.close());
+  const text = createTextService();
+  onClose(() => text.close());
+  const engine = createOnnxEngine({ cacheDir });
+  const placement = createPlacement({
+    engine,
+    budgetBytes: config.modelMemoryBytes,
+    onLoad: (event) => log.info(event, "model loaded"),
+    onUnload: (event) => log.info(event, "model unloaded"),
+  });
+  onClose(() => placement.close());
+
+  const now = (): Date => new Date();
+  const models = createModelService({
+    store: createModelStore(database.db, now),
+    preparation: createPreparation({
+      text,
+      modelsDirs: config.modelsDirs,
+      cacheRoots: [cacheDir, config.hub.cacheDir],
+      materialiseGguf: (file) => materialiseGguf(file, cacheDir),
+      resolveHub: ({ repo, revision }) =>
+        resolveHub(
+          { repo, revision: revision ?? undefined },
+          {
+            ...config.hub,
+            hfHome: path.dirname(config.hub.cacheDir),
+            // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
+            allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
+            fetch,
+          },
+        ),
+    }),
+    placement,
+    capabilities: engine.capabilities,
+    threads: config.threads,
+  });
+  const explanations = createExplanationService({
+    registry: models,
+    store: createExplanationStore(database.db, now),
+    now,
+    log,
+  });
+  onClose(() => explanations.close());
+  await registerFound({ models, modelsDirs: config.modelsDirs, log });
+  await explanations.settleInterrupted({ exclusive: database.kind === "pglite" });
+
+  const lifecycle = createLifecycle();
+  const metrics = createMetrics({ process: true });
+  metrics.gauge("preceptor_models_loaded", "Models in memory", () => placement.loaded().length);
+  metrics.gauge("preceptor_models_bytes", "Bytes that loaded models take", () => sum(placement.loaded(), "bytes"));
+  metrics.gauge("preceptor_sequences_active", "Sequences being decoded", () => sum(placement.loaded(), "active"));
+  metrics.gauge("preceptor_sequences_waiting", "Sequences waiting for a slot", () =>
+    sum(placement.loaded(), "waiting"),
+  );
+  const app = createApp({
+    routes: [
+      ...apiRoutes({
+        models,
+        explanations,
+        scores: createScoreService({ registry: models }),
+        now: Date.now,
+        random: Math.random,
+      }),
+      webRoutes({ version: VERSION, secured: config.apiKey !== undefined, listModels: () => models.overview() }),
+    ],
+    authenticate: config.apiKey === undefined ? null : createKeyAuthenticator(config.apiKey),
+    version: VERSION,
+    log,
+    lifecycle,
+    metrics,
+    checks: { database: () => database.ping() },
+    corsOrigins: config.http.corsOrigins,
+    maxBodyBytes: config.http.maxBodyBytes,
+    metricsOpenOnLoopback: config.http.metricsOpenOnLoopback,
+  });
+  const server = await startServer(app, { host: config.host, port: config.port, lifecycle });
+  onClose(() => server.close(config.http.shutdownGraceMs));
+  log.info(
+    { database: database.kind, models_dirs: config.modelsDirs, threads: config.threads },
+    `Preceptor ${VERSION} listens on ${server.url}${config.apiKey === undefined ? " (no API key: this machine only)" : ""}`,
+  );
+  return { url: server.url, close: closeAll };
+}
+
+function sum(
+  loaded: readonly { bytes: number; active: number; waiting: number }[],
+  what: "bytes" | "active" | "waiting",
+): number {
+  return loaded.reduce((total, model) => total + model[what], 0);
+}

@@ -1,0 +1,234 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { explanationRoutes } from "../../src/api/explanations/routes.ts";
+import { createExplanationService, type ExplanationService } from "../../src/api/explanations/service.ts";
+import type { Database } from "../../src/db/database.ts";
+import { createExplanationStore } from "../../src/db/explanation-store.ts";
+import { createApp } from "../../src/http/app.ts";
+import { openTestDatabase } from "../db/databases.ts";
+import { createFakeRegistry, type FakeRegistry } from "./fake-registry.ts";
+import { createFakeEngine, encodePlain, type FakeEngine } from "./fakes.ts";
+
+const CLOSE = "<|end_of_explanation|>";
+let database: Database;
+let service: ExplanationService;
+let registry: FakeRegistry;
+let teacher: FakeEngine;
+let app: ReturnType<typeof createApp>;
+const errors: unknown[] = [];
+
+beforeAll(async () => {
+  database = await openTestDatabase();
+});
+afterAll(async () => {
+  await database.close();
+});
+beforeEach(() => {
+  use({});
+});
+
+/** A teacher that writes a sentence, its closing tag and, if asked further, more. */
+function use(options: { delayMs?: number; texts?: string[]; failAfterTokens?: number; contextLength?: number }): void {
+  const texts = options.texts ?? [`Étape: add the numbers.${CLOSE} never shown`, `So 5 it is.${CLOSE}`];
+  teacher = createFakeEngine({
+    contextLength: options.contextLength ?? 8192,
+    tokenDelayMs: options.delayMs ?? 0,
+    script: (_, index) => encodePlain(texts[index % texts.length] as string),
+    ...(options.failAfterTokens === undefined ? {} : { failAfterTokens: options.failAfterTokens }),
+  });
+  registry = createFakeRegistry({
+    teacher: { engine: teacher },
+    student: { engine: createFakeEngine({ contextLength: 8192 }) },
+  });
+  service = newService();
+  app = createApp({ routes: [explanationRoutes({ explanations: service })], authenticate: null, strictJson: true });
+}
+
+function newService(): ExplanationService {
+  return createExplanationService({
+    registry,
+    store: createExplanationStore(database.db),
+    now: () => new Date(),
+    log: { error: (details) => errors.push(details) },
+  });
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came back
+type Json = any;
+
+async function call(method: string, path: string, body?: object): Promise<{ status: number; body: Json }> {
+  const response = await app.request(`http://127.0.0.1${path}`, {
+    method,
+    headers: { "content-type": "application/json", host: "127.0.0.1" },
+    ...(body ? { body: JSON.stringify(body) } : {}),
+  });
+  return { status: response.status, body: await response.json() };
+}
+const create = (more: object = {}) =>
+  call("POST", "/v1/explanations", { teacher: "teacher", question: "What is 2+3?", solution: "5", ...more });
+
+async function events(more: object): Promise<Json[]> {
+  const response = await app.request("http://127.0.0.1/v1/explanations", {
+    method: "POST",
+    headers: { "content-type": "application/json", host: "127.0.0.1" },
+    body: JSON.stringify({ teacher: "teacher", question: "2+3?", solution: "5", stream: true, ...more }),
+  });
+  expect(response.headers.get("content-type")).toContain("text/event-stream");
+  return (await response.text())
+    .split("\n\n")
+    .flatMap((block) => /^data: (.*)$/m.exec(block)?.[1] ?? [])
+    .map((data) => JSON.parse(data));
+}
+
+test("the text up to the closing tag, what made it, and the row that is kept", async () => {
+  const { status, body } = await create({ metadata: { course: "sums" }, include: ["prompt", "tokens"], seed: 7 });
+  expect(status).toBe(200);
+  expect(body).toMatchObject({
+    object: "explanation",
+    status: "completed",
+    teacher: { id: "teacher", version: 1 },
+    choices: [{ index: 0, explanation: "Étape: add the numbers.", finish_reason: "stop" }],
+    sampling: { n: 1, temperature: 0.7, top_p: 1, top_k: 0, seed: 7 },
+    metadata: { course: "sums" },
+  });
+  expect(body.prompt).toContain("<|begin_of_solution|>\n\n5\n\n<|end_of_solution|>");
+  expect(body.choices[0].tokens.map((t: Json) => t.id)).toHaveLength(body.usage.completion_tokens);
+  expect(body.id).toMatch(/^expl_/);
+  expect((await call("GET", `/v1/explanations/${body.id}`)).body).toEqual(body);
+  expect(registry.held()).toBe(0);
+});
+
+test("a stream tells the same story in order", async () => {
+  const seen = await events({ n: 2 });
+  expect(seen[0].type).toBe("explanation.created");
+  expect(seen.map((e) => e.sequence_number)).toEqual(seen.map((_, i) => i));
+  const last = seen.at(-1);
+  expect(last.type).toBe("explanation.completed");
+  for (const index of [0, 1]) {
+    const text = seen
+      .filter((e) => e.type === "explanation.delta" && e.index === index)
+      .map((e) => e.delta)
+      .join("");
+    expect(text).toBe(last.explanation.choices[index].explanation);
+    expect(text).not.toContain("<");
+    expect(seen.filter((e) => e.type === "explanation.choice" && e.index === index)).toHaveLength(1);
+  }
+  for (const e of seen) if (e.type === "explanation.delta") expect(e.delta).not.toContain("\ufffd");
+});
+
+test("ranking scores every choice with the student", async () => {
+  const { body } = await create({ n: 2, rank_by: { student: "student" } });
+  const rewards = body.choices.map((choice: Json) => choice.score.reward);
+  expect(body.best).toBe(rewards.indexOf(Math.max(...rewards)));
+  expect(body.choices[0].score).toMatchObject({ warnings: [], format: { ok: true }, temperature: 0.7 });
+  expect(body.rank_by).toMatchObject({ student: { id: "student", version: 1 }, metric: "reward" });
+  expect(body.usage.scored_tokens).toBeGreaterThan(0);
+});
+
+test("an explanation without a closing tag says so", async () => {
+  use({ texts: ["no tag at all, on and on"] });
+  const cut = await create({ max_tokens: 4, rank_by: { student: "student" } });
+  expect(cut.body.choices[0]).toMatchObject({ finish_reason: "length", score: { format: { penalty: -1 } } });
+  expect(cut.body.sampling.max_tokens).toBe(4);
+  expect((await create()).body.choices[0]).toMatchObject({
+    finish_reason: "stop",
+    explanation: "no tag at all, on and on",
+  });
+});
+
+test("a prompt beyond the context is refused with both numbers, and nothing is kept", async () => {
+  use({ contextLength: 100 });
+  const before = (await call("GET", "/v1/explanations")).body.data.length;
+  const { status, body } = await create();
+  expect(status).toBe(400);
+  expect(body.error.code).toBe("context_length_exceeded");
+  expect(body.error.message).toMatch(/\d{3,} tokens.*100/);
+  expect((await call("GET", "/v1/explanations")).body.data).toHaveLength(before);
+  expect(registry.held()).toBe(0);
+});
+
+test("background work is polled, cancelled and listed", async () => {
+  use({ delayMs: 20, texts: ["word ".repeat(400)] });
+  const { status, body } = await create({ background: true });
+  expect(status).toBe(202);
+  await sleep(80);
+  expect((await call("GET", `/v1/explanations/${body.id}`)).body.status).toBe("in_progress");
+  const cancelled = (await call("POST", `/v1/explanations/${body.id}/cancel`)).body;
+  expect(cancelled).toMatchObject({ status: "cancelled", choices: [{ finish_reason: "cancelled" }] });
+  expect("word ".repeat(400)).toContain(cancelled.choices[0].explanation);
+  expect(cancelled.choices[0].explanation).not.toBe("");
+  expect(teacher.load().active).toBe(0);
+  const listed = (await call("GET", "/v1/explanations?status=cancelled&limit=1")).body;
+  expect(listed).toMatchObject({ object: "list", first_id: body.id, last_id: body.id });
+  expect((await call("DELETE", `/v1/explanations/${body.id}`)).body).toMatchObject({ deleted: true });
+  expect((await call("GET", `/v1/explanations/${body.id}`)).status).toBe(404);
+});
+
+test("a client that leaves stops the work and the row says cancelled", async () => {
+  use({ delayMs: 10, texts: ["word ".repeat(400)] });
+  const controller = new AbortController();
+  const request = app.request("http://127.0.0.1/v1/explanations", {
+    method: "POST",
+    headers: { "content-type": "application/json", host: "127.0.0.1" },
+    body: JSON.stringify({ teacher: "teacher", question: "leaving?", solution: "5", stream: true }),
+    signal: controller.signal,
+  });
+  const response = await request;
+  await response.body?.getReader().read();
+  controller.abort();
+  await expect.poll(() => teacher.load().active, { timeout: 1000 }).toBe(0);
+  await expect.poll(() => registry.held()).toBe(0);
+  const { data } = (await call("GET", "/v1/explanations?limit=1")).body;
+  expect(data[0]).toMatchObject({ question: "leaving?", status: "cancelled" });
+});
+
+test("an engine that fails leaves a failed row and an error for the caller", async () => {
+  use({ failAfterTokens: 3 });
+  const { status, body } = await create({ question: "failing?" });
+  expect(status).toBe(500);
+  expect(body.error.code).toBe("engine_failed");
+  const { data } = (await call("GET", "/v1/explanations?limit=1")).body;
+  expect(data[0]).toMatchObject({ question: "failing?", status: "failed", error: { code: "engine_failed" } });
+  const stream = await events({ failing: undefined });
+  expect(stream.at(-1)).toMatchObject({ type: "error", error: { code: "engine_failed" } });
+  expect(registry.held()).toBe(0);
+});
+
+test("what a stop interrupted: background work is taken up with its seed, the rest has failed", async () => {
+  use({ delayMs: 15, texts: [`${"word ".repeat(20)}${CLOSE}`] });
+  const background = (await create({ background: true, question: "taken up?", seed: 11 })).body;
+  const waiting = create({ question: "lost?" });
+  await sleep(60);
+  await service.close();
+  await waiting;
+  // A kill leaves rows in progress; closing does that for background work, and this one stands for the other kind.
+  const store = createExplanationStore(database.db);
+  const lost = await store.insert({
+    id: "expl_lost",
+    status: "in_progress",
+    teacherId: "teacher",
+    teacherVersion: 1,
+    question: "lost?",
+    solution: "5",
+    sampling: { n: 1, temperature: 1, top_p: 1, top_k: 0, max_tokens: 5, seed: 1, background: false, tokens: false },
+  });
+  expect((await store.find(background.id))?.status).toBe("in_progress");
+  service = newService();
+  await service.settleInterrupted({ exclusive: true });
+  expect(await service.get(lost.id)).toMatchObject({ status: "failed", error: { code: "interrupted" } });
+  await expect.poll(async () => (await service.get(background.id)).status, { timeout: 5000 }).toBe("completed");
+  expect(await service.get(background.id)).toMatchObject({
+    sampling: { seed: 11 },
+    choices: [{ explanation: "word ".repeat(20), finish_reason: "stop" }],
+  });
+});
+
+test("with store: false nothing is kept; contradictions are refused", async () => {
+  const { body } = await create({ store: false });
+  expect(body.status).toBe("completed");
+  expect((await call("GET", `/v1/explanations/${body.id}`)).status).toBe(404);
+  expect((await create({ store: false, background: true })).body.error.param).toBe("store");
+  expect((await create({ stream: true, background: true })).body.error.param).toBe("background");
+  expect((await create({ temprature: 1 })).body.error).toMatchObject({ code: "unknown_parameter" });
+  expect((await create({ teacher: "nobody" })).body.error).toMatchObject({ code: "model_not_found", param: "teacher" });
+});
