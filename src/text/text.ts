@@ -48,6 +48,8 @@ export interface TextModel {
   readonly hasChatTemplate: boolean;
   /** Ids the tokenizer itself names as end of turn / text. */
   readonly eosIds: readonly number[];
+  /** Encoding puts a space in front of a text, which decode() drops again (SentencePiece). */
+  readonly stripsSpace?: boolean;
   /** Bytes an id stands for; empty for special tokens (unless `special`) and for ids beyond the tokenizer. O(1), any thread. */
   bytesOf(id: number, special?: boolean): Uint8Array;
   /** A raw prompt: special tokens are parsed, `addSpecial` adds BOS and the like as the tokenizer's post-processor does. */
