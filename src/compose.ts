@@ -81,7 +81,6 @@ async function build(
           { repo, revision: revision ?? undefined },
           {
             ...config.hub,
-            hfHome: path.dirname(config.hub.cacheDir),
             // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
             allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
             fetch,

@@ -57,8 +57,14 @@ function turns(format: { system: string | null; user: string }, values: Record<s
   return format.system === null ? [user] : [{ role: "system", content: fill(format.system, values) }, user];
 }
 
+/** The question and the solution are the caller's words: as fields they never match a control token. */
 function teacherPrefix(format: TeacherFormat, question: string, solution: string): TextPart[] {
-  return [{ text: fill(format.prefix, { question, solution: pad(solution, format.solutionPadding) }) }];
+  const values: Record<string, string> = { question, solution: pad(solution, format.solutionPadding) };
+  return format.prefix.split(/(\{(?:question|solution)\})/).flatMap((piece): TextPart[] => {
+    const name = /^\{(question|solution)\}$/.exec(piece)?.[1];
+    if (name !== undefined) return [{ text: values[name] as string, field: name }];
+    return piece === "" ? [] : [{ text: piece }];
+  });
 }
 
 /** One pass, so that a question that contains "{solution}" stays what it is. */
