@@ -1,0 +1,127 @@
+import { createRequire } from "node:module";
+import type { env, InferenceSession } from "onnxruntime-node";
+import type { Binding } from "onnxruntime-node/dist/binding.js";
+import { fail } from "../../errors.ts";
+import type { ComputeGuard } from "./exit-guard.ts";
+
+/**
+ * The only importer of onnxruntime-node. It uses the synchronous binding under the public API: `run()` blocks its thread
+ * either way (engine.md 1.1), and a synchronous call saves 10 µs and keeps a decode step free of interleaving.
+ */
+const require = createRequire(import.meta.url);
+const native = require("onnxruntime-node/dist/binding.js") as {
+  binding: { InferenceSession: Binding.InferenceSessionConstructor };
+  initOrt: () => void;
+};
+// What fails is thrown; the process's log is not ONNX Runtime's to write.
+(require("onnxruntime-node") as { env: typeof env }).env.logLevel = "fatal";
+/** The same for each session and run. */
+const QUIET = 4;
+
+export type TensorData = Float32Array | Int32Array | BigInt64Array | Uint8Array;
+
+/** A CPU tensor. `data` may be longer than `dims` need, and is read in place. */
+export interface Tensor {
+  readonly type: "float32" | "int32" | "int64" | "bool";
+  readonly dims: readonly number[];
+  readonly data: TensorData;
+  readonly location: "cpu";
+}
+
+export function tensor(type: Tensor["type"], dims: readonly number[], data: TensorData): Tensor {
+  return { type, dims, data, location: "cpu" };
+}
+
+export interface Session {
+  /** Computes on the calling thread and returns fresh arrays for the named outputs. Throws `engine_failed`, `out_of_memory`. */
+  run(feeds: Readonly<Record<string, Tensor>>, fetches: readonly string[]): Record<string, TensorData>;
+  dispose(): void;
+}
+
+export interface SessionOptions {
+  threads: number;
+  /** `cpu`, `cuda:0`, `webgpu`. */
+  device: string;
+  /** Wraps every native call of a worker thread; see exit-guard.ts. */
+  guard?: ComputeGuard;
+}
+
+/** Folder that external data locations are relative to: the root, so that any resolved path can be named. */
+export const EXTERNAL_ROOT = "/";
+
+/** Half-precision weights are widened once at load; the largest one (a 256 k × 5 k head) must not fall back to every run. */
+const FOLDING_LIMIT_BYTES = String(2 ** 36);
+
+export function createSession(model: Uint8Array, options: SessionOptions): Session {
+  native.initOrt();
+  const { guard = (work) => work() } = options;
+  const session = new native.binding.InferenceSession();
+  try {
+    guard(() =>
+      session.loadModel(model.buffer as ArrayBuffer, model.byteOffset, model.byteLength, sessionOptions(options)),
+    );
+  } catch (error) {
+    throw loadError(error, options.device);
+  }
+  return {
+    run(feeds, fetches) {
+      const wanted = Object.fromEntries(fetches.map((name) => [name, null]));
+      try {
+        const outputs = guard(() => session.run(feeds as never, wanted, { logSeverityLevel: QUIET }));
+        return Object.fromEntries(fetches.map((name) => [name, outputs[name]?.data as TensorData]));
+      } catch (error) {
+        throw runtimeError("the computation failed", error);
+      }
+    },
+    dispose: () => session.dispose(),
+  };
+}
+
+function sessionOptions({ threads, device }: SessionOptions): InferenceSession.SessionOptions {
+  return {
+    executionProviders: providers(device),
+    intraOpNumThreads: threads,
+    graphOptimizationLevel: "all",
+    // On, a second plan is allocated beside the first, and shapes vary here (engine.md 4).
+    enableMemPattern: false,
+    logSeverityLevel: QUIET,
+    extra: {
+      session: {
+        model_external_initializers_file_folder_path: EXTERNAL_ROOT,
+        // Idle threads must not burn the cores that the server needs (engine.md 1.5).
+        force_spinning_stop: "1",
+      },
+      optimization: { constant_folding_max_output_size_in_bytes: FOLDING_LIMIT_BYTES },
+    },
+  };
+}
+
+function providers(device: string): InferenceSession.SessionOptions["executionProviders"] & object {
+  const cuda = /^cuda:(\d+)$/.exec(device);
+  if (cuda) return [{ name: "cuda", deviceId: Number(cuda[1]) }, "cpu"];
+  if (device === "webgpu") return ["webgpu", "cpu"];
+  if (device === "cpu") return ["cpu"];
+  throw fail("unsupported_by_backend", `device "${device}" is unknown; use cpu, cuda:N or webgpu`, { param: "device" });
+}
+
+function loadError(error: unknown, device: string): Error {
+  if (device === "cpu") return runtimeError("the model could not be loaded", error);
+  const help = device.startsWith("cuda")
+    ? "install the CUDA provider with `npm run install:cuda` (CUDA 12 and cuDNN 9 must be present)"
+    : "WebGPU needs a Vulkan driver (libvulkan.so.1)";
+  return fail(
+    "unsupported_by_backend",
+    `device "${device}" is not usable on this machine: ${help}, or use device "cpu"`,
+    {
+      param: "device",
+      cause: error,
+    },
+  );
+}
+
+function runtimeError(what: string, cause: unknown): Error {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return /allocat|bad_alloc|out of memory/i.test(message)
+    ? fail("out_of_memory", `${what}: not enough memory; use a smaller context, model or precision`, { cause })
+    : fail("engine_failed", `${what}: ${message.split("\n")[0]}`, { cause });
+}

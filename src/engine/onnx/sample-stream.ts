@@ -1,0 +1,81 @@
+import type { SampleEvent, SampleRequest } from "../engine.ts";
+import { asEngineError } from "./model.ts";
+import type { Batch } from "./protocol.ts";
+
+/**
+ * A worker's batches of events → the events the caller sees. `shouldStop` runs as batches arrive, whatever the reader's
+ * pace; tokens that the worker drew beyond a stop are discarded, so the result does not depend on timing.
+ */
+export async function* createSampleStream(
+  request: SampleRequest,
+  worker: { start: (signal: AbortSignal) => AsyncIterable<Batch>; drop: (index: number) => void },
+): AsyncGenerator<SampleEvent> {
+  const { n, signal, shouldStop } = request;
+  const left = new AbortController();
+  const sampled = Array.from({ length: n }, (): number[] => []);
+  const open = new Set(sampled.keys());
+  const queue: SampleEvent[] = [];
+  let failure: unknown;
+  let finished = false;
+  let wake = (): void => undefined;
+
+  function end(index: number, reason: "stop" | "length" | "cancelled"): void {
+    if (open.delete(index)) queue.push({ type: "finish", index, reason });
+  }
+
+  function take(event: SampleEvent): void {
+    const { index } = event;
+    if (!open.has(index)) return;
+    if (event.type === "finish") {
+      end(index, event.reason);
+      return;
+    }
+    queue.push(event);
+    const ids = sampled[index]!;
+    ids.push(event.id);
+    if (!shouldStop?.(index, ids)) return;
+    end(index, "stop");
+    worker.drop(index);
+  }
+
+  async function pump(): Promise<void> {
+    try {
+      for await (const batch of worker.start(left.signal)) {
+        for (const event of batch) take(event);
+        wake();
+      }
+    } catch (error) {
+      failure = asEngineError(error);
+    }
+    finished = true;
+    wake();
+  }
+
+  function cancel(): void {
+    for (const index of [...open]) end(index, "cancelled");
+    left.abort();
+    wake();
+  }
+
+  if (signal?.aborted) cancel();
+  else {
+    signal?.addEventListener("abort", cancel, { once: true });
+    void pump();
+  }
+  try {
+    while (true) {
+      const event = queue.shift();
+      if (event) yield event;
+      else if (open.size === 0) return;
+      else if (failure) throw failure;
+      else if (finished) throw asEngineError(new Error("the worker ended a request before its sequences"));
+      else
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+    left.abort();
+  }
+}

@@ -1,0 +1,46 @@
+import type { GraphBuilder } from "../builder.ts";
+import { int, ints, type Value } from "../ir.ts";
+
+/** Ops that move numbers without computing on them. */
+
+/** A shape: sizes, with 0 = keep this dimension and −1 = whatever remains; or an int64 vector computed in the graph. */
+export type Shape = readonly number[] | Value;
+
+export function reshape(g: GraphBuilder, x: Value, shape: Shape): Value {
+  return g.node("Reshape", [x, isValue(shape) ? shape : g.int64s(shape)]);
+}
+
+export function transpose(g: GraphBuilder, x: Value, order: readonly number[], name?: string): Value {
+  return g.node("Transpose", [x], { attributes: { perm: ints(order) }, ...(name ? { names: [name] } : {}) });
+}
+
+export function concat(g: GraphBuilder, values: readonly Value[], axis: number): Value {
+  return g.node("Concat", values, { attributes: { axis: int(axis) } });
+}
+
+/** Two parts along an axis; `sizes` is an int64 vector of two. */
+export function splitInTwo(g: GraphBuilder, x: Value, sizes: Value, axis: number): [Value, Value] {
+  const [head, tail] = g.nodes("Split", [x, sizes], [x.type, x.type], { attributes: { axis: int(axis) } });
+  return [head as Value, tail as Value];
+}
+
+/** Sizes of dimensions start…end−1 as an int64 vector. */
+export function shapeOf(g: GraphBuilder, x: Value, start: number, end: number): Value {
+  return g.node("Shape", [x], { type: "int64", attributes: { start: int(start), end: int(end) } });
+}
+
+/** Rows of zeros after the last one of `axis`. */
+export function padEnd(g: GraphBuilder, x: Value, rank: number, axis: number, rows: number): Value {
+  const pads = new Array<number>(rank * 2).fill(0);
+  pads[rank + axis] = rows;
+  return g.node("Pad", [x, g.int64s(pads)]);
+}
+
+/** Drops the last `rows` of `axis`. */
+export function dropEnd(g: GraphBuilder, x: Value, axis: number, rows: number): Value {
+  return g.node("Slice", [x, g.int64s([0]), g.int64s([-rows]), g.int64s([axis])]);
+}
+
+function isValue(shape: Shape): shape is Value {
+  return !Array.isArray(shape);
+}
