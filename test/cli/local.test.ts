@@ -1,0 +1,87 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ROOT, runCli } from "./run-cli.ts";
+
+const LLAMA = join(ROOT, "test/golden/models/llama");
+
+let scratch = "";
+beforeAll(async () => {
+  scratch = await mkdtemp(join(tmpdir(), "preceptor-cli-"));
+});
+afterAll(() => rm(scratch, { recursive: true, force: true }));
+
+describe("preceptor models inspect", () => {
+  it("describes a checkpoint, for people and as JSON", async () => {
+    const { code, stdout } = await runCli(["models", "inspect", LLAMA]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^family {9}llama$/m);
+    expect(stdout).toMatch(/^parameters {5}143\.8 k \(143808\)$/m);
+    const facts = JSON.parse((await runCli(["models", "inspect", LLAMA, "--json"])).stdout);
+    expect(facts).toMatchObject({ family: "llama", layers: 3, vocab_size: 512, tied_head: true, tempered: null });
+  });
+
+  it("says why a directory is no model", async () => {
+    const { code, stderr } = await runCli(["models", "inspect", join(ROOT, "test")]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("no config.json");
+    expect(stderr.trim().split("\n")).toHaveLength(1);
+  });
+
+  it("says that a path does not exist", async () => {
+    const { code, stderr } = await runCli(["models", "inspect", "/nowhere/model"]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("/nowhere/model does not exist");
+  });
+});
+
+describe("preceptor models temper", () => {
+  it("writes a copy that remembers its temperature, once", async () => {
+    const out = join(scratch, "tempered");
+    const args = ["models", "temper", LLAMA, "--temperature", "0.7", "--out", out];
+    const first = await runCli(args);
+    expect(first).toMatchObject({ code: 0, stdout: `${out}\n` });
+    const config = JSON.parse(await readFile(join(out, "config.json"), "utf8"));
+    expect(config.preceptor_temper).toBe(0.7);
+    const again = await runCli(args);
+    expect(again.code).toBe(1);
+    expect(again.stderr).toContain("exists already");
+  });
+});
+
+describe("preceptor doctor", () => {
+  const env = () => ({
+    PRECEPTOR_DATA_DIR: join(scratch, "data"),
+    PRECEPTOR_MODELS_DIRS: join(ROOT, "test/golden/models"),
+    PRECEPTOR_PORT: "0",
+    HF_HUB_OFFLINE: "1",
+  });
+
+  it("finds this machine and the golden models in order", async () => {
+    const { code, stdout } = await runCli(["doctor", "--json"], { env: env() });
+    const { ok, findings } = JSON.parse(stdout) as {
+      ok: boolean;
+      findings: { status: string; subject: string; found: string }[];
+    };
+    expect(findings.filter(({ status }) => status === "fail")).toEqual([]);
+    expect({ code, ok }).toEqual({ code: 0, ok: true });
+    const found = (subject: string) => findings.find((finding) => finding.subject === subject)?.found;
+    expect(found("ONNX Runtime")).toBe("loads and multiplies on the CPU");
+    expect(found("database")).toContain("not in use");
+    expect(findings.filter(({ subject }) => subject === "model").map(({ found: text }) => text)).toContainEqual(
+      expect.stringContaining("llama, 143.8 k parameters"),
+    );
+  });
+
+  it("says what to do about a wrong setting and an unreachable database, and exits 1", async () => {
+    const { code, stdout, stderr } = await runCli(["doctor"], {
+      env: { ...env(), PRECEPTOR_HOST: "0.0.0.0", DATABASE_URL: "postgres://user:secret@127.0.0.1:9/none" },
+    });
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/^fail {2}settings .*PRECEPTOR_API_KEY/m);
+    expect(stdout).toMatch(/^fail {2}database .*127\.0\.0\.1:9: ECONNREFUSED\n *→ start it, or correct DATABASE_URL/m);
+    expect(stdout + stderr).not.toContain("secret");
+    expect(stderr).toContain("2 of");
+  });
+});
