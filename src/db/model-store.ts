@@ -28,6 +28,8 @@ export interface ModelStore {
    * undefined: no such model, or it already has the role.
    */
   addRole(id: string, role: ModelRole, how: { format: unknown; body: unknown }): Promise<ModelRecord | undefined>;
+  /** Replaces the registration body of a role that the model has; what its versions are made of does not change. */
+  setBody(id: string, role: ModelRole, body: unknown): Promise<ModelRecord | undefined>;
   setMetadata(id: string, metadata: Record<string, string>): Promise<ModelRecord | undefined>;
   setPinned(id: string, pinned: boolean): Promise<ModelRecord | undefined>;
   /** A new current version that differs from the last one in `changes`. */
@@ -53,7 +55,7 @@ export function createModelStore(db: Db, now: () => Date = () => new Date()): Mo
     return row && toModel(row);
   };
 
-  const change = async (id: string, values: { metadata?: Record<string, string>; pinned?: boolean }) => {
+  const change = async (id: string, values: Partial<typeof models.$inferInsert>) => {
     const changed = await guarded(
       db
         .update(models)
@@ -66,6 +68,7 @@ export function createModelStore(db: Db, now: () => Date = () => new Date()): Mo
 
   return {
     find,
+    setBody: (id, role, body) => change(id, { [`${role}Body`]: body }),
     setMetadata: (id, metadata) => change(id, { metadata }),
     setPinned: (id, pinned) => change(id, { pinned }),
 

@@ -23,7 +23,7 @@ export async function openPglite(dataDir: string, log: DatabaseLog): Promise<Dat
   const lock = await prepare(directory);
   try {
     const database = await fromPglite(await PGlite.create({ dataDir: folder }), log, lock);
-    log.info({ folder }, "embedded database open");
+    log.debug({ folder }, "embedded database open");
     return database;
   } catch (error) {
     await lock.release();

@@ -43,7 +43,7 @@ export async function openPostgres(url: string, log: DatabaseLog): Promise<Datab
       idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_TIMEOUT_MS,
     }),
   });
-  log.info({ database: address.label }, "PostgreSQL connected");
+  log.debug({ database: address.label }, "PostgreSQL connected");
   let closing: Promise<void> | undefined;
   return {
     kind: "postgres",

@@ -85,7 +85,9 @@ function codeOfStatus(status: number): ErrorCode {
 
 function logError(known: PreceptorError, original: unknown, c: Context<ApiEnv>): void {
   const { log } = c.var;
-  if (known.status >= 500) log.error({ err: original, code: known.code }, "request failed");
+  // Not now, but soon: loading, draining, a database on its way back. The client is told; a stack would tell nothing.
+  if (known.status === 503) log.warn({ code: known.code, reason: known.message }, "request put off");
+  else if (known.status >= 500) log.error({ err: original, code: known.code }, "request failed");
   else if (known.cause !== undefined) log.warn({ err: known.cause, code: known.code }, "request refused");
   else log.debug({ code: known.code, param: known.param, reason: known.message }, "request refused");
 }

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type FakeFile, startFakeHub } from "../unit/hub/fake-hub.ts";
 import { ROOT, runCli } from "./run-cli.ts";
 
 const LLAMA = join(ROOT, "test/golden/models/llama");
@@ -33,6 +34,40 @@ describe("preceptor models inspect", () => {
     const { code, stderr } = await runCli(["models", "inspect", "/nowhere/model"]);
     expect(code).toBe(1);
     expect(stderr).toContain("/nowhere/model does not exist");
+  });
+});
+
+describe("preceptor models pull", () => {
+  it("downloads into the hub's cache with progress on stderr, and finds it again offline", async () => {
+    const names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
+    const files: Record<string, FakeFile> = {
+      "model.safetensors": { contents: await readFile(join(LLAMA, "model.safetensors")), lfs: true },
+    };
+    for (const name of names) files[name] = { contents: await readFile(join(LLAMA, name)) };
+    const hub = await startFakeHub(files);
+    const env = { HF_HOME: join(scratch, "hf"), HF_ENDPOINT: hub.endpoint };
+    try {
+      const pulled = await runCli(["models", "pull", "org/model"], { env });
+      expect(pulled.code).toBe(0);
+      const directory = pulled.stdout.trim();
+      expect(await readFile(join(directory, "config.json"))).toEqual(files["config.json"]?.contents);
+      expect(pulled.stderr).toContain('"file":"model.safetensors"');
+    } finally {
+      await hub.close();
+    }
+    const facts = await runCli(["models", "inspect", "hf:org/model", "--json"], {
+      env: { ...env, HF_HUB_OFFLINE: "1" },
+    });
+    expect(JSON.parse(facts.stdout)).toMatchObject({ family: "llama", parameters: 143_808 });
+    const other = await runCli(["models", "pull", "hf:org/other"], { env: { ...env, HF_HUB_OFFLINE: "1" } });
+    expect(other.code).toBe(1);
+    expect(other.stderr).toContain("HF_HUB_OFFLINE");
+  });
+
+  it("says how an id is written", async () => {
+    const { code, stderr } = await runCli(["models", "pull", "tiny"]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("hf:org/name");
   });
 });
 

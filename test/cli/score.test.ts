@@ -90,7 +90,7 @@ describe("preceptor score", () => {
     expect(stdout).not.toContain("\u001b");
     const rows = stdout.split("\n").map((line) => line.trim().split(/ {2,}/));
     expect(rows).toContainEqual(["token", "byte", "log-prob", "p", "rank", "entropy", "without explanation"]);
-    expect(rows).toContainEqual(['"4"', "0", "−0.010", "99 %", "1", "0.50", "−1.010"]);
+    expect(rows).toContainEqual(['"4"', "0", "−0.010", "99.0 %", "1", "0.50", "−1.010"]);
     expect(rows).toContainEqual(['" end⏎"', "4", "−0.500", "0.500", "−1.000", "2", "1.00"]);
     expect(rows).toContainEqual(["−2.000", "4", "x é"]);
     expect(rows).toContainEqual(["−0.500", "9", "end"]);

@@ -10,9 +10,11 @@ export function signed(value: number, digits = 3): string {
   return value < 0 ? fixed(value, digits) : `+${fixed(value, digits)}`;
 }
 
-/** A probability as a percentage with two significant digits where it is small. */
+/** A probability as a percentage: two significant digits where it is small, and never rounded up to certainty. */
 export function percent(probability: number): string {
   const value = probability * 100;
+  if (value >= 99.95) return probability === 1 ? "100 %" : ">99.9 %";
+  if (value >= 99) return `${value.toFixed(1)} %`;
   if (value >= 10) return `${value.toFixed(0)} %`;
   if (value >= 1) return `${value.toFixed(1)} %`;
   return value >= 0.01 ? `${value.toFixed(2)} %` : "<0.01 %";

@@ -4,9 +4,11 @@ import { createPeer } from "../../thread/peer.ts";
 import { spawnWorker } from "../../thread/spawn.ts";
 import type { Engine, EngineModel, OpenOptions } from "../engine.ts";
 import { CAPABILITIES } from "./capabilities.ts";
+import { checkDevice } from "./device.ts";
 import { createExitFlags } from "./exit-guard.ts";
 import { createModel, type ModelState } from "./model.ts";
 import type { Opened, OpenMessage, ReferenceMessage, WorkerState } from "./protocol.ts";
+import { createTurns, type Turns } from "./turns.ts";
 
 /**
  * The embedded engine: one worker thread per loaded base model, onnxruntime-node inside it. This thread only passes
@@ -16,17 +18,24 @@ export function createOnnxEngine(deps: {
   /** Where packed copies of weights may be kept between starts. */
   cacheDir: string;
 }): Engine {
+  const turns = createTurns();
   return {
     name: "onnx",
     capabilities: CAPABILITIES,
-    open: (checkpoint, options) => openModel(checkpoint, options, deps.cacheDir),
+    check: ({ device }) => checkDevice(device),
+    open: (checkpoint, options) => openModel(checkpoint, options, deps.cacheDir, turns),
   };
 }
 
-async function openModel(checkpoint: Checkpoint, options: OpenOptions, cacheDir: string): Promise<EngineModel> {
-  const bounded = options;
+async function openModel(
+  checkpoint: Checkpoint,
+  options: OpenOptions,
+  cacheDir: string,
+  turns: Turns,
+): Promise<EngineModel> {
   const state: ModelState = { active: 0, waiting: 0, bytes: 0, references: new Map() };
   const { flags, release } = createExitFlags();
+  const member = turns.member();
   const worker = spawnWorker(new URL("./worker.ts", import.meta.url));
   // Before the peer's own listeners, so that what callers see is this error and not a bare exit code.
   worker.on("error", (cause) => peer.fail(died(cause)));
@@ -34,6 +43,7 @@ async function openModel(checkpoint: Checkpoint, options: OpenOptions, cacheDir:
     worker.on("exit", () => {
       peer.fail(died(undefined));
       release();
+      turns.leave(member);
       resolve();
     });
   });
@@ -47,13 +57,13 @@ async function openModel(checkpoint: Checkpoint, options: OpenOptions, cacheDir:
   /** The thread ends itself: terminating it in the middle of a computation would abort the process. */
   const stop = (): void => void peer.call("close", null).catch(() => undefined);
   try {
-    const message: OpenMessage = { checkpoint, options: bounded, cacheDir, exitFlags: flags };
+    const message: OpenMessage = { checkpoint, options, cacheDir, exitFlags: flags, member };
     const opened = await peer.call<Opened>("open", message);
     return createModel({
       peer,
       opened,
       state,
-      options: bounded,
+      options,
       vocabSize: checkpoint.config.vocabSize,
       async close() {
         stop();

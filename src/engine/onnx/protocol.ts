@@ -1,5 +1,6 @@
 import type { AdapterFiles, Checkpoint } from "../../model/checkpoint.ts";
 import type { Capabilities, OpenOptions, SampleEvent, SamplingParams } from "../engine.ts";
+import type { Member } from "./turns.ts";
 
 /** What crosses between the proxy (`engine.ts`, caller's thread) and the worker: the engine's requests as plain data. */
 
@@ -10,6 +11,8 @@ export interface OpenMessage {
   cacheDir: string;
   /** Shared flags of exit-guard.ts. */
   exitFlags: Int32Array;
+  /** This thread's place in turns.ts. */
+  member: Member;
 }
 
 export interface Opened {

@@ -44,6 +44,8 @@ export interface SessionOptions {
   device: string;
   /** Wraps every native call of a worker thread; see exit-guard.ts. */
   guard?: ComputeGuard;
+  /** Wraps every run; see turns.ts. Loading goes beside it: it is mostly reading. */
+  turn?: ComputeGuard;
 }
 
 /** Folder that external data locations are relative to: the root, so that any resolved path can be named. */
@@ -54,7 +56,7 @@ const FOLDING_LIMIT_BYTES = String(2 ** 36);
 
 export function createSession(model: Uint8Array, options: SessionOptions): Session {
   native.initOrt();
-  const { guard = (work) => work() } = options;
+  const { guard = (work) => work(), turn = (work) => work() } = options;
   const session = new native.binding.InferenceSession();
   try {
     guard(() =>
@@ -67,7 +69,7 @@ export function createSession(model: Uint8Array, options: SessionOptions): Sessi
     run(feeds, fetches) {
       const wanted = Object.fromEntries(fetches.map((name) => [name, null]));
       try {
-        const outputs = guard(() => session.run(feeds as never, wanted, { logSeverityLevel: QUIET }));
+        const outputs = turn(() => guard(() => session.run(feeds as never, wanted, { logSeverityLevel: QUIET })));
         return Object.fromEntries(fetches.map((name) => [name, outputs[name]?.data as TensorData]));
       } catch (error) {
         throw runtimeError("the computation failed", error);

@@ -21,6 +21,7 @@ import { createScheduler, type Scheduler } from "./scheduler.ts";
 import { createScorer, type Scorer } from "./scorer.ts";
 import { testInvariance } from "./self-test.ts";
 import { openSessions, type Sessions } from "./sessions.ts";
+import { takeTurns } from "./turns.ts";
 
 /** The thread that owns one base model: its sessions, caches and everything that computes. */
 
@@ -43,9 +44,13 @@ function opened(): Model {
   return model;
 }
 
-async function open({ checkpoint, options, cacheDir, exitFlags }: OpenMessage): Promise<Opened> {
+async function open({ checkpoint, options, cacheDir, exitFlags, member }: OpenMessage): Promise<Opened> {
   const quantised = await quantisedWeights(checkpoint, options.precision, cacheDir);
-  const sessions = openSessions(checkpoint, quantised, { ...options, guard: createComputeGuard(exitFlags) });
+  const sessions = openSessions(checkpoint, quantised, {
+    ...options,
+    guard: createComputeGuard(exitFlags),
+    turn: takeTurns(member),
+  });
   const scheduler = createScheduler({ sessions, contextLength: options.contextLength, onTick: reportState });
   model = {
     sessions,
