@@ -2,7 +2,7 @@
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
-import { createExplanationService } from "./api/explanations/service.ts";
+import { createExplanationService, type ExplanationService } from "./api/explanations/service.ts";
 import { registerFound } from "./api/models/found.ts";
 import { createPreparation } from "./api/models/preparation.ts";
 import { createModelService } from "./api/models/service.ts";
@@ -68,6 +68,10 @@ async function build(
   });
   onClose(() => placement.close());
 
+  // A download would keep the process alive until its end; it is resumed next time.
+  const ending = new AbortController();
+  onClose(async () => ending.abort());
+
   const now = (): Date => new Date();
   const models = createModelService({
     store: createModelStore(database.db, now),
@@ -84,22 +88,24 @@ async function build(
             // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
             allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
             fetch,
+            signal: ending.signal,
           },
         ),
     }),
     placement,
-    capabilities: engine.capabilities,
+    engine,
     threads: config.threads,
   });
   const explanations = createExplanationService({
     registry: models,
     store: createExplanationStore(database.db, now),
     now,
+    random: Math.random,
     log,
   });
   onClose(() => explanations.close());
   await registerFound({ models, modelsDirs: config.modelsDirs, log });
-  await explanations.settleInterrupted({ exclusive: database.kind === "pglite" });
+  onClose(await settleInterrupted(explanations, { exclusive: database.kind === "pglite", log }));
 
   const lifecycle = createLifecycle();
   const metrics = createMetrics({ process: true });
@@ -137,6 +143,24 @@ async function build(
     `Preceptor ${VERSION} listens on ${server.url}${config.apiKey === undefined ? " (no API key: this machine only)" : ""}`,
   );
   return { url: server.url, close: closeAll };
+}
+
+/** Where servers share a database, one that is gone shows only after minutes of silence: the others look every so often. */
+const SETTLE_INTERVAL_MS = 60_000;
+
+/** Settles explanations that a stopped server left behind; resolves to what ends the looking. */
+async function settleInterrupted(
+  explanations: ExplanationService,
+  { exclusive, log }: { exclusive: boolean; log: Logger },
+): Promise<() => Promise<void>> {
+  await explanations.settleInterrupted({ exclusive });
+  if (exclusive) return async () => undefined;
+  const timer = setInterval(() => {
+    explanations
+      .settleInterrupted({ exclusive })
+      .catch((error: unknown) => log.error({ err: error }, "settling interrupted explanations failed"));
+  }, SETTLE_INTERVAL_MS).unref();
+  return async () => clearInterval(timer);
 }
 
 function sum(

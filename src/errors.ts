@@ -110,3 +110,8 @@ export class PreceptorError extends Error {
 export function fail(code: ErrorCode, message: string, details: ErrorDetails = {}): PreceptorError {
   return new PreceptorError(code, message, details);
 }
+
+/** What the API shows of anything thrown, where it is kept as data: the whole of a known error, `otherwise` of any other. */
+export function bodyOf(error: unknown, otherwise: string): ErrorBody {
+  return (error instanceof PreceptorError ? error : fail("internal_error", otherwise)).toBody();
+}

@@ -13,3 +13,13 @@ const filled = textSchema.refine((text) => text.trim() !== "", "must not be empt
 
 export const questionSchema = filled.openapi({ example: "What is 2+3?" });
 export const solutionSchema = filled.openapi({ example: "5" });
+
+/** A text of one item among many: one that is unfit must not lose the others, so `faultOfText` judges it later. */
+export const itemTextSchema = z.string().openapi({ maxLength: MAX_TEXT_CHARACTERS });
+
+/** Why `textSchema` (with `filled`, `questionSchema`) would refuse a text. */
+export function faultOfText(text: string, { filled = false } = {}): string | undefined {
+  if (text.length > MAX_TEXT_CHARACTERS)
+    return `has ${text.length} characters; at most ${MAX_TEXT_CHARACTERS} are read`;
+  return filled && text.trim() === "" ? "must not be empty" : undefined;
+}

@@ -165,6 +165,11 @@ export interface Engine {
   readonly name: string;
   /** What its models can do; a loaded model says it exactly (`batch_invariant` is false until the self-test ran). */
   readonly capabilities: Capabilities;
+  /**
+   * Whether models can be opened like this here: precision known, device present. Cheap after the first call; nothing is
+   * loaded. Throws `unsupported_by_backend`.
+   */
+  check(options: Pick<OpenOptions, "precision" | "device">): Promise<void>;
   /** Loads weights and builds sessions. Throws `engine_failed`, `unsupported_by_backend`, `out_of_memory`. */
   open(checkpoint: Checkpoint, options: OpenOptions): Promise<EngineModel>;
 }

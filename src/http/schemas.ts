@@ -8,8 +8,8 @@ const MAX_METADATA_VALUE = 512;
 
 /** Strings by string, small enough to be stored with every row and echoed in every list. */
 export const metadataSchema = bounded(
-  z.record(z.string().min(1).max(MAX_METADATA_KEY), z.string().max(MAX_METADATA_VALUE)),
-  (value) => countOf(value) > MAX_METADATA_PAIRS && `at most ${MAX_METADATA_PAIRS} pairs`,
+  z.record(z.string(), z.string().max(MAX_METADATA_VALUE)),
+  (value) => unfitMetadata(value) ?? false,
 ).openapi({
   maxProperties: MAX_METADATA_PAIRS,
   description: "Up to 16 pairs of the caller's own; keys up to 64 characters, values up to 512.",
@@ -115,6 +115,13 @@ function bounded<T extends z.ZodType>(schema: T, tooBig: (value: unknown) => str
   }, schema);
 }
 
-function countOf(value: unknown): number {
-  return typeof value === "object" && value !== null ? Object.keys(value).length : 0;
+/** What is wrong with the keys; zod's own words for them say nothing, and it drops `__proto__` in silence. */
+function unfitMetadata(value: unknown): string | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  const keys = Object.keys(value);
+  if (keys.length > MAX_METADATA_PAIRS) return `at most ${MAX_METADATA_PAIRS} pairs`;
+  if (keys.some((key) => key === "" || key.length > MAX_METADATA_KEY))
+    return `keys must have 1 to ${MAX_METADATA_KEY} characters`;
+  if (keys.includes("__proto__")) return "__proto__ cannot be a key; choose another name";
+  return undefined;
 }

@@ -1,10 +1,11 @@
 /** The listening socket: time limits towards clients, and an end that loses no work it could finish. */
-import { createServer, type Server as HttpServer, STATUS_CODES } from "node:http";
+import { createServer, type Server as HttpServer, type ServerResponse, STATUS_CODES } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener, RequestError } from "@hono/node-server";
-import { fail } from "../errors.ts";
+import { fail, type PreceptorError } from "../errors.ts";
 import type { ApiApp } from "./context.ts";
 import { errorEnvelope } from "./errors.ts";
+import { newId } from "./ids.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 
 /** A client that takes longer than this for its request line and headers is stuck or hostile. */
@@ -40,7 +41,11 @@ export interface ServerOptions {
 /** Throws an Error that says what to do when the address is taken or not ours. */
 export async function startServer(app: ApiApp, { host, port, lifecycle }: ServerOptions): Promise<RunningServer> {
   const answer = getRequestListener(app.fetch, { hostname: host, errorHandler: outsideApp });
-  const server = createServer((request, response) => void answer(request, response));
+  // Node's own answer to a missing Host has no body.
+  const server = createServer({ requireHostHeader: false }, (request, response) => {
+    if (request.headers.host === undefined && request.httpVersion === "1.1") refuse(response, NO_HOST);
+    else void answer(request, response);
+  });
   server.headersTimeout = HEADERS_TIMEOUT_MS;
   server.requestTimeout = REQUEST_TIMEOUT_MS;
   server.keepAliveTimeout = KEEP_ALIVE_MS;
@@ -116,8 +121,22 @@ function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
         : [400, "This is not a valid HTTP request."];
   const body = JSON.stringify(errorEnvelope(fail("invalid_request", message)));
   socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\nx-request-id: ${newId("req")}\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
+}
+
+const NO_HOST = fail("invalid_request", "The Host header is missing.");
+
+function refuse(response: ServerResponse, error: PreceptorError): void {
+  const body = JSON.stringify(errorEnvelope(error));
+  response.writeHead(error.status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body),
+    "x-request-id": newId("req"),
+    connection: "close",
+  });
+  response.end(body);
 }
 
 /** The app answers its own errors; what ends here happened before it (a Host that is none) or is a fault of ours. */
@@ -126,7 +145,7 @@ function outsideApp(cause: unknown): Response {
     cause instanceof RequestError
       ? fail("invalid_request", "The request line or the Host header is not valid.")
       : fail("internal_error", "The server failed on this request.");
-  return Response.json(errorEnvelope(error), { status: error.status });
+  return Response.json(errorEnvelope(error), { status: error.status, headers: { "x-request-id": newId("req") } });
 }
 
 function reachable(host: string): string {

@@ -19,6 +19,8 @@ export function installMessages(): void {
     customError(issue) {
       if (issue.code === "invalid_type" && issue.input === undefined) return `is required (${issue.expected})`;
       if (issue.code === "invalid_value" && issue.input === undefined) return `is required (${values(issue.values)})`;
+      // Only a query can bring it: JSON knows no NaN.
+      if (issue.code === "invalid_type" && Number.isNaN(issue.input)) return "expected a number";
       if (issue.code === "unrecognized_keys") return unknownFields(issue.keys, fieldsOf(issue.inst));
       return undefined;
     },
@@ -31,12 +33,19 @@ export function validationError(error: z.core.$ZodError): PreceptorError {
   issues.sort((a, b) => rank(a) - rank(b));
   const first = issues[0];
   if (!first) return fail("invalid_value", "The request is not valid.");
-  const listed = issues.slice(0, MAX_LISTED).map(describe);
-  const more = issues.length > MAX_LISTED ? `; and ${issues.length - MAX_LISTED} more` : "";
+  const told = issues.filter(firstOfItsPath);
+  const listed = told.slice(0, MAX_LISTED).map(describe);
+  const more = told.length > MAX_LISTED ? `; and ${told.length - MAX_LISTED} more` : "";
   const param = pathOf(first);
   return fail(first.code === "unrecognized_keys" ? "unknown_parameter" : "invalid_value", listed.join("; ") + more, {
     param: param === "" ? undefined : param,
   });
+}
+
+/** zod judges a value of the wrong type by its other rules too; one fault of a field is enough. */
+function firstOfItsPath(issue: Issue, at: number, issues: readonly Issue[]): boolean {
+  const path = pathOf(issue);
+  return issues.findIndex((other) => pathOf(other) === path) === at;
 }
 
 function rank(issue: Issue): number {

@@ -1,5 +1,6 @@
 /** Teacher against student over the explanation they share. */
 import { fail } from "../errors.ts";
+import type { TextModel } from "../text/text.ts";
 import { alignTokens, type Stretch } from "./align.ts";
 import type { StudentFormat, TeacherFormat } from "./formats.ts";
 import { type Estimator, k1, k3, topkTail } from "./kl.ts";
@@ -21,6 +22,10 @@ export interface Comparison {
   values: Float64Array | null;
 }
 
+/**
+ * Teacher's log-probs over the explanation, aligned with the student's tokens; for `full` and `topk_tail` also the KL per
+ * stretch. Throws `estimator_needs_shared_tokenizer`, `unsupported_by_backend`.
+ */
 export async function compare(
   teacher: ScoringModel<TeacherFormat>,
   student: ScoringModel<StudentFormat>,
@@ -32,12 +37,14 @@ export async function compare(
     { ends: written.encoded.ends, span: written.thought, start: written.thoughtStart },
     { ends: read.encoded.ends, span: read.thought, start: read.thoughtStart },
   );
-  const needsIds = options.estimator === "full" || options.estimator === "topk_tail";
-  if (needsIds) assertSharedTokens(teacher, student, written, read, stretches, options.estimator);
+  if (comparesDistributions(options.estimator)) {
+    assertSharedTokenizer(vocabularyOf(teacher), vocabularyOf(student), options.estimator);
+    assertSharedTokens(written, read, stretches, options.estimator);
+  }
   const first = stretches[0];
   const last = stretches.at(-1);
   if (!first || !last) return { stretches, teacherLogprobs: () => 0, values: new Float64Array(0) };
-  const from = Math.max(first.teacher.from, 1);
+  const { from } = first.teacher;
   const scored = await scoreOne(
     teacher,
     { ids: written.encoded.ids, from, to: last.teacher.to },
@@ -73,30 +80,52 @@ export async function compare(
   return { stretches, teacherLogprobs, values: null };
 }
 
-/** `full` and `topk_tail` compare distributions over one vocabulary, position by position. */
-function assertSharedTokens(
-  teacher: ScoringModel<TeacherFormat>,
-  student: ScoringModel<StudentFormat>,
-  written: Side,
-  read: Reading,
-  stretches: readonly Stretch[],
+/** A tokenizer and the number of rows of the model's head, which may be padded beyond it. */
+export interface Vocabulary {
+  text: Pick<TextModel, "tokenizerHash">;
+  vocabSize?: number | undefined;
+}
+
+export function vocabularyOf({ text, engine }: Pick<ScoringModel<unknown>, "text" | "engine">): Vocabulary {
+  return { text, vocabSize: engine.vocabSize };
+}
+
+function comparesDistributions(estimator: Estimator): boolean {
+  return estimator === "full" || estimator === "topk_tail";
+}
+
+/** `full` and `topk_tail` compare distributions over one vocabulary. True or false for all texts alike. */
+export function assertSharedTokenizer(
+  teacher: Vocabulary,
+  student: Vocabulary,
   estimator: Estimator,
+  param = "kl.estimator",
 ): void {
-  const shared =
-    teacher.text.tokenizerHash === student.text.tokenizerHash && teacher.engine.vocabSize === student.engine.vocabSize;
+  const shared = teacher.text.tokenizerHash === student.text.tokenizerHash && teacher.vocabSize === student.vocabSize;
+  if (shared || !comparesDistributions(estimator)) return;
+  throw fail(
+    "estimator_needs_shared_tokenizer",
+    `the estimator ${estimator} compares whole distributions, so teacher and student need the same tokenizer; use "k1" or "k3"`,
+    { param },
+  );
+}
+
+/** … position by position: two formats may merge the explanation's first or last word with different tags. */
+function assertSharedTokens(written: Side, read: Reading, stretches: readonly Stretch[], estimator: Estimator): void {
   const identical = stretches.every(
     ({ teacher: t, student: s }) =>
       t.to - t.from === 1 && s.to - s.from === 1 && written.encoded.ids[t.from] === read.encoded.ids[s.from],
   );
-  if (shared && identical) return;
+  if (identical) return;
   throw fail(
-    "estimator_needs_shared_tokenizer",
-    `the estimator ${estimator} compares whole distributions, so teacher and student need the same tokenizer and the same ` +
-      `tokens in the explanation; use "k1" or "k3"`,
-    { param: "kl.estimator" },
+    "invalid_value",
+    `the estimator ${estimator} needs the same tokens on both sides, but the formats of teacher and student cut this ` +
+      `explanation differently; use "k1" or "k3", or the same kind of format`,
+    { param: "explanation" },
   );
 }
 
+/** k1 or k3 per stretch, from the log-probs of both sides by token position. (S) */
 export function estimate(
   estimator: Estimator,
   stretches: readonly Stretch[],

@@ -149,19 +149,29 @@ export function teacherFormat(spec: FormatSpec): TeacherFormat {
 
 export function studentFormat(spec: FormatSpec): StudentFormat {
   if (typeof spec === "string") return STUDENT_PRESETS[spec];
-  const texts = [spec.prefix, spec.close, spec.between ?? "", spec.suffix ?? ""];
+  const around = [spec.prefix, spec.between ?? "", spec.suffix ?? ""].flatMap(piecesOf).filter(looksLikeTag);
   return {
     name: "custom",
     system: spec.system ?? null,
     user: spec.user ?? QUESTION,
     turn: studentTurn(spec),
-    tags: texts
-      .flatMap((text) => text.split(/\{(?:explanation|solution)\}/))
-      .map((tag) => tag.trim())
-      .filter((tag) => tag !== ""),
+    tags: [...piecesOf(spec.close), ...around],
     solutionPadding: spec.solution_padding ?? "",
     ...(spec.chat_template === undefined ? {} : { chatTemplate: spec.chat_template }),
   };
+}
+
+/** A format's own words between its placeholders. */
+function piecesOf(text: string): string[] {
+  return text
+    .split(/\{(?:question|explanation|solution)\}/)
+    .map((piece) => piece.trim())
+    .filter((piece) => piece !== "");
+}
+
+/** "<answer>" marks a part of the turn; "A:" or "." are words that any explanation may contain. The closing tag always counts. */
+function looksLikeTag(piece: string): boolean {
+  return /[<>[\]{}|]/.test(piece);
 }
 
 /** What is wrong with a custom format for one role, as a sentence naming the field, or null. */

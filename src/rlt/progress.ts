@@ -22,11 +22,11 @@ export function explanationSteps(explanation: string): Step[] {
   });
 }
 
-/** Ends of the pieces that a separator divides a text into, without empty ones. */
+/** Ends of the pieces that a separator divides a text into, without empty ones; none for blank text. */
 function bordersOf(text: string, separator: RegExp): number[] {
   const borders: number[] = [];
   for (const match of text.matchAll(separator)) if (match.index > 0) borders.push(match.index);
+  // The last step is the whole text, with the white space it ends in: its number is the score's own.
   const end = text.trimEnd().length;
-  if (end > 0 && borders.at(-1) !== end) borders.push(text.length);
-  return borders.filter((border, i) => i === 0 || border > (borders[i - 1] as number));
+  return end === 0 ? [] : [...borders.filter((border) => border < end), text.length];
 }

@@ -9,7 +9,7 @@ export const SOLUTION = "solution";
 export function teacherPrompt(format: TeacherFormat, question: string, solution: string): PromptRequest {
   return {
     messages: turns(format, { question, solution: pad(solution, format.solutionPadding) }),
-    assistant: teacherPrefix(format, question, solution),
+    assistant: withWords(format.prefix, { question, solution: pad(solution, format.solutionPadding) }),
     ...(format.chatTemplate === undefined ? {} : { chatTemplate: format.chatTemplate }),
   };
 }
@@ -32,11 +32,11 @@ export function studentText(format: StudentFormat, question: string, solution: s
   const [middle = "", after = ""] = rest.split("{solution}");
   const empty = thought === "";
   const parts: TextPart[] = [
-    { text: empty ? before.trimEnd() : before },
+    ...withWords(empty ? before.trimEnd() : before, { question }),
     { text: thought, field: THOUGHT },
-    { text: empty ? middle.trimStart() : middle },
+    ...withWords(empty ? middle.trimStart() : middle, { question }),
     { text: pad(solution, format.solutionPadding), field: SOLUTION },
-    { text: after },
+    ...withWords(after, { question }),
   ];
   return {
     messages: turns(format, { question }),
@@ -58,11 +58,11 @@ function turns(format: { system: string | null; user: string }, values: Record<s
 }
 
 /** The question and the solution are the caller's words: as fields they never match a control token. */
-function teacherPrefix(format: TeacherFormat, question: string, solution: string): TextPart[] {
-  const values: Record<string, string> = { question, solution: pad(solution, format.solutionPadding) };
-  return format.prefix.split(/(\{(?:question|solution)\})/).flatMap((piece): TextPart[] => {
+function withWords(template: string, values: Readonly<Record<string, string>>): TextPart[] {
+  return template.split(/(\{(?:question|solution)\})/).flatMap((piece): TextPart[] => {
     const name = /^\{(question|solution)\}$/.exec(piece)?.[1];
-    if (name !== undefined) return [{ text: values[name] as string, field: name }];
+    const value = name === undefined ? undefined : values[name];
+    if (name !== undefined && value !== undefined) return [{ text: value, field: name }];
     return piece === "" ? [] : [{ text: piece }];
   });
 }

@@ -34,6 +34,7 @@ export interface Reading extends Side {
   solutionStart: number;
 }
 
+/** The tokens of one model's text. Throws `context_length_exceeded` with both numbers. */
 export async function side<F>(
   model: ScoringModel<F>,
   request: Parameters<TextModel["encodePrompt"]>[0],
@@ -48,9 +49,18 @@ export async function side<F>(
     );
   }
   const range = encoded.fields[field] ?? { start: 0, end: 0 };
-  return { encoded, thought: tokensInside(encoded.ends, range), thoughtStart: range.start };
+  return { encoded, thought: predicted(tokensInside(encoded.ends, range)), thoughtStart: range.start };
 }
 
+/** Nothing predicts a sequence's first token (a template without a prompt, a tokenizer without BOS): it has no log-prob. */
+function predicted({ from, to }: TokenSpan): TokenSpan {
+  return { from: Math.max(from, 1), to: Math.max(to, 1) };
+}
+
+/**
+ * What the student reads, and where explanation and solution lie in it. Throws `context_length_exceeded`, and
+ * `invalid_value` for a solution without a token of its own.
+ */
 export async function readByStudent(
   student: ScoringModel<StudentFormat>,
   question: string,
@@ -59,7 +69,7 @@ export async function readByStudent(
 ): Promise<Reading> {
   const read = await side(student, studentText(student.format, question, solution, thought), THOUGHT);
   const range = read.encoded.fields[SOLUTION] ?? { start: 0, end: 0 };
-  const span = tokensInside(read.encoded.ends, range);
+  const span = predicted(tokensInside(read.encoded.ends, range));
   if (span.from >= span.to) {
     throw fail(
       "invalid_value",
@@ -71,15 +81,17 @@ export async function readByStudent(
   return { ...read, solution: span, solutionStart: range.start };
 }
 
+/** Log-probs of the tokens of a span (N = to − from rows). */
 export async function scoreSpan(
   model: ScoringModel<unknown>,
   encoded: Encoded,
   span: TokenSpan,
   options: LogprobOptions,
 ): Promise<LogprobsResult> {
-  return scoreOne(model, { ids: encoded.ids, from: Math.max(span.from, 1), to: span.to }, options);
+  return scoreOne(model, { ids: encoded.ids, ...span }, options);
 }
 
+/** Log-probs of one sequence under a model with its adapter. */
 export async function scoreOne(
   model: ScoringModel<unknown>,
   sequence: LogprobsSequence,

@@ -2,6 +2,7 @@
  * Scores one explanation: what the student makes of it, and how far the teacher's words lie from the student's own.
  * A composition of `encodePrompt` and `logprobs`; numbers and formulas are those of method.md.
  */
+import { allSettledOrThrow } from "../concurrency.ts";
 import { compare, estimate } from "./compare.ts";
 import { type FormatReport, judgeFormat, parseCompletion } from "./completion.ts";
 import type { StudentFormat, TeacherFormat } from "./formats.ts";
@@ -76,7 +77,8 @@ export async function scoreExplanation(
       ? await side(teacher, teacherText(teacher.format, input.question, input.solution, parsed.thought), THOUGHT)
       : null;
 
-  const [studentScores, compared] = await Promise.all([
+  // Both sides have come to rest when this throws: the caller gives the models back then.
+  const [studentScores, compared] = await allSettledOrThrow([
     scoreSpan(
       student,
       read.encoded,

@@ -23,6 +23,7 @@ export interface ThoughtToken extends Omit<ScoredToken, "logprob"> {
   kl: number | null;
 }
 
+/** The student's tokens of explanation and solution; `values` is the KL per stretch of `compared`. */
 export function describeTokens(
   text: TextModel,
   read: Reading,
@@ -58,7 +59,8 @@ export function describeTokens(
   return { thought, solution: range(read.solution).map((token) => describe(token, read.solutionStart)) };
 }
 
-const decoder = new TextDecoder();
+/** A byte order mark is a character like any other here. */
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 const range = ({ from, to }: TokenSpan): number[] => Array.from({ length: Math.max(0, to - from) }, (_, i) => from + i);
 

@@ -88,7 +88,13 @@ export function createPeer(port: MessagePort | Worker, handlers: Handlers): Peer
     const done = new Promise<unknown>((resolve, reject) => {
       if (dead) return reject(dead);
       pending.set(id, { resolve, reject, ...(emitted ? { emitted } : {}) });
-      post({ kind: "call", id, method, params }, options.transfer);
+      try {
+        post({ kind: "call", id, method, params }, options.transfer);
+      } catch (error) {
+        // Something in it cannot be copied to another thread.
+        pending.delete(id);
+        throw error;
+      }
       if (signal?.aborted) abort();
       else signal?.addEventListener("abort", abort, { once: true });
     }).finally(() => signal?.removeEventListener("abort", abort));
@@ -160,6 +166,12 @@ export function createPeer(port: MessagePort | Worker, handlers: Handlers): Peer
     }
   }
 
+  /** Tells a handler that nobody waits for it; an emit that waits for its reader waits no longer. */
+  function stop(work: Running): void {
+    work.controller.abort();
+    for (const resolve of work.waiting.splice(0)) resolve();
+  }
+
   port.on("message", (message: Message) => {
     switch (message.kind) {
       case "call":
@@ -167,8 +179,7 @@ export function createPeer(port: MessagePort | Worker, handlers: Handlers): Peer
         return;
       case "abort": {
         const work = running.get(message.id);
-        work?.controller.abort();
-        for (const resolve of work?.waiting.splice(0) ?? []) resolve();
+        if (work) stop(work);
         return;
       }
       case "ready":
@@ -191,10 +202,12 @@ export function createPeer(port: MessagePort | Worker, handlers: Handlers): Peer
     dead ??= error;
     for (const entry of pending.values()) entry.reject(dead);
     pending.clear();
-    for (const work of running.values()) work.controller.abort();
+    for (const work of running.values()) stop(work);
   }
   // Only a Worker emits these; a MessagePort never does.
   port.on("error", failAll);
+  // A message that cannot be read answers nobody: better that all fail than that one hangs.
+  port.on("messageerror", failAll);
   port.on("exit", (code: number) => failAll(new Error(`worker thread exited with code ${code}`)));
 
   return {

@@ -1,13 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { explanationRoutes } from "../../src/api/explanations/routes.ts";
+import { createExplanationSchema } from "../../src/api/explanations/schemas.ts";
 import { createExplanationService, type ExplanationService } from "../../src/api/explanations/service.ts";
 import type { Database } from "../../src/db/database.ts";
 import { createExplanationStore } from "../../src/db/explanation-store.ts";
+import { fail } from "../../src/errors.ts";
 import { createApp } from "../../src/http/app.ts";
 import { openTestDatabase } from "../db/databases.ts";
 import { createFakeRegistry, type FakeRegistry } from "./fake-registry.ts";
-import { createFakeEngine, encodePlain, type FakeEngine } from "./fakes.ts";
+import { createFakeEngine, createFakeText, encodePlain, type FakeEngine } from "./fakes.ts";
 
 const CLOSE = "<|end_of_explanation|>";
 let database: Database;
@@ -49,6 +51,7 @@ function newService(): ExplanationService {
     registry,
     store: createExplanationStore(database.db),
     now: () => new Date(),
+    random: Math.random,
     log: { error: (details) => errors.push(details) },
   });
 }
@@ -231,4 +234,163 @@ test("with store: false nothing is kept; contradictions are refused", async () =
   expect((await create({ stream: true, background: true })).body.error.param).toBe("background");
   expect((await create({ temprature: 1 })).body.error).toMatchObject({ code: "unknown_parameter" });
   expect((await create({ teacher: "nobody" })).body.error).toMatchObject({ code: "model_not_found", param: "teacher" });
+});
+
+test("work in the background answers before its models are there, comes back when told to, and can be cancelled", async () => {
+  const tries: string[] = [];
+  const hold = registry.hold.bind(registry);
+  let loading = true;
+  registry.hold = async (name, options) => {
+    tries.push(name);
+    if (loading) throw fail("model_loading", "not yet", { retryAfterSeconds: 0.01 });
+    return hold(name, options);
+  };
+  const waiting = (await create({ background: true, rank_by: { student: "student" } })).body;
+  expect(waiting).toMatchObject({ status: "queued", choices: [], rank_by: { metric: "reward" } });
+  const hopeless = (await create({ background: true })).body;
+  await expect.poll(() => tries.length).toBeGreaterThan(4);
+  expect((await call("POST", `/v1/explanations/${hopeless.id}/cancel`)).body.status).toBe("cancelled");
+  loading = false;
+  await expect.poll(async () => (await service.get(waiting.id)).status).toBe("completed");
+  expect((await service.get(hopeless.id)).status).toBe("cancelled");
+  expect(await service.get(waiting.id)).toMatchObject({ best: 0, choices: [{ score: { object: "score" } }] });
+  expect(tries).toContain("teacher@1");
+  expect(registry.held()).toBe(0);
+});
+
+test("background work that cannot begin has failed with the reason; closing leaves it for the next start", async () => {
+  registry.hold = () => Promise.reject(fail("out_of_memory", "it does not fit"));
+  const { id } = (await create({ background: true })).body;
+  await expect
+    .poll(async () => service.get(id))
+    .toMatchObject({ status: "failed", error: { code: "out_of_memory", message: "it does not fit" } });
+  registry.hold = (_, options) =>
+    new Promise((_resolve, reject) => {
+      options?.signal?.addEventListener("abort", () => reject(fail("cancelled", "stopped")));
+    });
+  const kept = (await create({ background: true })).body;
+  await service.close();
+  expect((await createExplanationStore(database.db).find(kept.id))?.status).toBe("queued");
+  await createExplanationStore(database.db).update(kept.id, { status: "cancelled" });
+});
+
+test("a database that fails as background work begins leaves no model held", async () => {
+  const store = createExplanationStore(database.db);
+  let failing = true;
+  service = createExplanationService({
+    registry,
+    store: {
+      ...store,
+      update: (id, changes, from) =>
+        failing ? Promise.reject(fail("database_unavailable", "away")) : store.update(id, changes, from),
+    },
+    now: () => new Date(),
+    random: Math.random,
+    log: { error: (details) => errors.push(details) },
+  });
+  const request = { teacher: "teacher", question: "away?", solution: "5", background: true };
+  errors.length = 0;
+  const { id } = await service.create(createExplanationSchema.parse(request), new AbortController().signal);
+  await expect.poll(() => errors).toMatchObject([{ id }, { id }]);
+  expect(registry.held()).toBe(0);
+  expect((await store.find(id))?.status).toBe("queued");
+  // The next look finds it, as after a restart.
+  failing = false;
+  await service.settleInterrupted({ exclusive: true });
+  await expect.poll(async () => (await store.find(id))?.status).toBe("completed");
+});
+
+test("a choice that the student cannot read loses its score only", async () => {
+  use({ texts: [`${"long ".repeat(400)}${CLOSE}`, `short${CLOSE}`] });
+  registry = createFakeRegistry({
+    teacher: { engine: teacher },
+    student: { engine: createFakeEngine({ contextLength: 2_600 }) },
+  });
+  service = newService();
+  app = createApp({ routes: [explanationRoutes({ explanations: service })], authenticate: null, strictJson: true });
+  const { status, body } = await create({ n: 2, max_tokens: 3000, rank_by: { student: "student" } });
+  expect(status).toBe(200);
+  expect(body).toMatchObject({ status: "completed", best: 1 });
+  expect(body.choices[0]).toMatchObject({
+    explanation: "long ".repeat(400),
+    score_error: { code: "context_length_exceeded" },
+  });
+  expect(body.choices[0]).not.toHaveProperty("score");
+  expect(body.choices[1]).not.toHaveProperty("score_error");
+});
+
+test("an estimator that cannot work is refused before anything is written", async () => {
+  registry = createFakeRegistry({
+    teacher: { engine: teacher },
+    student: { text: { ...createFakeText(), tokenizerHash: "sha256:other" } },
+  });
+  service = newService();
+  app = createApp({ routes: [explanationRoutes({ explanations: service })], authenticate: null, strictJson: true });
+  for (const background of [false, true]) {
+    const refused = await create({ background, rank_by: { student: "student", kl: { estimator: "full" } } });
+    expect(refused.status).toBe(400);
+    expect(refused.body.error).toMatchObject({
+      code: "estimator_needs_shared_tokenizer",
+      param: "rank_by.kl.estimator",
+    });
+  }
+  expect(teacher.samples).toHaveLength(0);
+  expect(registry.held()).toBe(0);
+});
+
+test("what was written when a client left or the engine failed is kept", async () => {
+  use({ delayMs: 5, texts: ["word ".repeat(400)] });
+  const controller = new AbortController();
+  const response = await app.request("http://127.0.0.1/v1/explanations", {
+    method: "POST",
+    headers: { "content-type": "application/json", host: "127.0.0.1" },
+    body: JSON.stringify({ teacher: "teacher", question: "kept?", solution: "5", stream: true }),
+    signal: controller.signal,
+  });
+  const reader = response.body?.getReader();
+  for (let i = 0; i < 5; i++) await reader?.read();
+  controller.abort();
+  await expect.poll(() => registry.held()).toBe(0);
+  const [left] = (await call("GET", "/v1/explanations?limit=1")).body.data;
+  expect(left).toMatchObject({ question: "kept?", status: "cancelled", choices: [{ finish_reason: "cancelled" }] });
+  expect(left.choices[0].explanation).not.toBe("");
+  expect(left.usage.completion_tokens).toBeGreaterThan(0);
+  use({ failAfterTokens: 3 });
+  await create({ question: "half?" });
+  const [failed] = (await call("GET", "/v1/explanations?limit=1")).body.data;
+  expect(failed).toMatchObject({ status: "failed", error: { code: "engine_failed" } });
+  expect(failed.choices[0].explanation).not.toBe("");
+});
+
+test("where servers share a database, only what nobody has touched for minutes is settled", async () => {
+  let at = Date.now() - 10 * 60_000;
+  const store = createExplanationStore(database.db, () => new Date(at));
+  const row = {
+    status: "in_progress",
+    teacherId: "teacher",
+    teacherVersion: 1,
+    question: "shared?",
+    solution: "5",
+  } as const;
+  const sampling = { n: 1, temperature: 1, top_p: 1, top_k: 0, max_tokens: 50, seed: 1, tokens: false };
+  const insert = (id: string, background: boolean) =>
+    store.insert({ ...row, id, sampling: { ...sampling, background } });
+  await insert("expl_old", false);
+  await insert("expl_old_background", true);
+  at = Date.now() - 60_000;
+  await insert("expl_alive", true);
+  await service.settleInterrupted({ exclusive: false });
+  expect(await service.get("expl_old")).toMatchObject({ status: "failed", error: { code: "interrupted" } });
+  await expect.poll(async () => (await service.get("expl_old_background")).status).toBe("completed");
+  expect((await service.get("expl_alive")).status).toBe("in_progress");
+  await store.update("expl_alive", { status: "cancelled" });
+});
+
+test("a temperature that is no distribution any more is refused before anything is written down", async () => {
+  const before = (await call("GET", "/v1/explanations?limit=100")).body.data.length;
+  const { status, body } = await create({ temperature: 1e-9, stream: true });
+  expect(status).toBe(400);
+  expect(body.error).toMatchObject({ param: "temperature", code: "invalid_value" });
+  expect((await call("GET", "/v1/explanations?limit=100")).body.data.length).toBe(before);
+  expect((await create({ temperature: 0 })).status).toBe(200);
 });

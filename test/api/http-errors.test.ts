@@ -84,6 +84,13 @@ describe("validation", () => {
       "metadata.a",
       "metadata.a: Too big: expected string to have <=512 characters",
     ],
+    [
+      "a long key in metadata",
+      { question: "q", metadata: { ["k".repeat(65)]: "" } },
+      "invalid_value",
+      "metadata",
+      "metadata: keys must have 1 to 64 characters",
+    ],
     ["not an object", [], "invalid_value", null, "expected object, received array"],
     [
       "an unknown field, which explains the missing one",
@@ -113,6 +120,23 @@ describe("validation", () => {
     expect(await errorOf(await post('{"question":"q","__proto__":{"solution":"s"}}'))).toMatchObject({
       code: "unknown_parameter",
       param: "__proto__",
+    });
+  });
+
+  test("metadata never lose a key in silence", async () => {
+    expect(await errorOf(await post('{"question":"q","metadata":{"a":"b","__proto__":"x"}}'))).toMatchObject({
+      code: "invalid_value",
+      param: "metadata",
+      message: "metadata: __proto__ cannot be a key; choose another name",
+    });
+  });
+
+  test("a value of the wrong type has one fault, however many rules it breaks", async () => {
+    expect(await errorOf(await post({ question: "q", items: "four" }))).toMatchObject({
+      message: "items: expected array, received string",
+    });
+    expect(await errorOf(await app.request("/v1/things?limit=x"))).toMatchObject({
+      message: "limit: expected a number",
     });
   });
 

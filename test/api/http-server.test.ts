@@ -44,10 +44,12 @@ test("what Node's parser refuses has our error shape", async () => {
     ["nonsense\r\n\r\n", 400],
     [`GET / HTTP/1.1\r\nHost: localhost\r\nX: ${"x".repeat(40_000)}\r\n\r\n`, 431],
     ["GET / HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n", 400],
+    ["GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400],
   ] as const) {
     const answer = await speak(request);
     expect(answer, request.slice(0, 40)).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
-    const [, body = ""] = answer.split("\r\n\r\n");
+    const [head, body = ""] = answer.split("\r\n\r\n");
+    expect(head, request.slice(0, 40)).toMatch(/^x-request-id: req_/im);
     expect(JSON.parse(body), request.slice(0, 40)).toMatchObject({
       error: { type: "invalid_request_error", code: "invalid_request" },
     });

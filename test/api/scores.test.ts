@@ -163,3 +163,17 @@ test("what is wrong with a request is named by its path", async () => {
     param: "kl.estimator",
   });
 });
+
+test("a row that holds nothing, or far too much, is an error in its place", async () => {
+  const { post } = setUp();
+  const long = "a".repeat(1_000_001);
+  const { status, body } = await post({
+    student: "student",
+    items: [{ ...item, solution: "" }, { ...item, question: " \n" }, item, { ...item, explanation: long }],
+  });
+  expect(status).toBe(200);
+  expect(body.data.map((each: { object: string }) => each.object)).toEqual(["error", "error", "score", "error"]);
+  expect(body.data[0].error).toMatchObject({ code: "invalid_value", param: "items.0.solution" });
+  expect(body.data[1].error).toMatchObject({ message: "must not be empty", param: "items.1.question" });
+  expect(body.data[3].error).toMatchObject({ code: "invalid_value", param: "items.3.explanation" });
+});

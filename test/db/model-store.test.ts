@@ -114,6 +114,8 @@ describeDatabases("model store", ({ database }) => {
     expect(await store.setMetadata("changing", { b: "2" })).toMatchObject({ metadata: { b: "2" }, version: 1 });
     expect(await store.setPinned("changing", true)).toMatchObject({ pinned: true, metadata: { b: "2" } });
     expect(await store.setPinned("nobody", true)).toBeUndefined();
+    const body = { id: "changing", model: "elsewhere" };
+    expect(await store.setBody("changing", "teacher", body)).toMatchObject({ bodies: { teacher: body }, version: 1 });
   });
 
   test("a deleted model is hidden, its versions stay, its id goes on with the next version", async () => {

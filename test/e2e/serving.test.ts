@@ -15,13 +15,24 @@ beforeAll(async () => {
   models = await mkdtemp(path.join(tmpdir(), "preceptor-models-"));
   for (const name of ["llama", "qwen2"])
     await cp(path.join(GOLDEN, name), path.join(models, name), { recursive: true });
-  await writeFile(path.join(models, "broken.gguf"), "GGUF but nothing more");
+  await writeFile(path.join(models, "broken.gguf"), lyingGguf());
   server = await startPreceptor({ PRECEPTOR_MODELS_DIRS: models });
 });
 afterAll(async () => {
   await server?.close();
   await rm(models, { recursive: true, force: true });
 });
+
+/** Begins as a GGUF file does (magic, version 3, one tensor, one key); then a key claims to be 2^60 bytes long. */
+function lyingGguf(): Uint8Array {
+  const header = Buffer.alloc(32);
+  header.write("GGUF");
+  header.writeUInt32LE(3, 4);
+  header.writeBigUInt64LE(1n, 8);
+  header.writeBigUInt64LE(1n, 16);
+  header.writeBigUInt64LE(2n ** 60n, 24);
+  return header;
+}
 
 const request = { teacher: "llama", question: "What is 2+3?", solution: "5", max_tokens: 40 };
 
@@ -196,3 +207,21 @@ test("after a restart models, explanations and texts are what they were", async 
   await second.close();
   await rm(dataDir, { recursive: true, force: true });
 });
+
+test("work in the background outlives its server and becomes what it would have been", async () => {
+  const dataDir = await mkdtemp(path.join(tmpdir(), "preceptor-background-"));
+  const asked = { ...request, seed: 21, max_tokens: 1500, question: "What is 20+3?" };
+  const first = await startPreceptor({ PRECEPTOR_MODELS_DIRS: models }, dataDir);
+  const { id } = await first.post<Json>("/v1/explanations", { ...asked, background: true });
+  const begun = async () => (await first.get<Json>(`/v1/explanations/${id}`)).status;
+  await expect.poll(begun, { timeout: 20_000 }).toBe("in_progress");
+  await first.close();
+  const second = await startPreceptor({ PRECEPTOR_MODELS_DIRS: models }, dataDir);
+  const status = async () => (await second.get<Json>(`/v1/explanations/${id}`)).status;
+  await expect.poll(status, { timeout: 20_000 }).toBe("completed");
+  const done = await second.get<Json>(`/v1/explanations/${id}`);
+  const straight = await second.post<Json>("/v1/explanations", asked);
+  expect(done.choices).toEqual(straight.choices);
+  await second.close();
+  await rm(dataDir, { recursive: true, force: true });
+}, 60_000);

@@ -1,14 +1,14 @@
-import { randomInt } from "node:crypto";
 import type { ExplanationStore } from "../../db/explanation-store.ts";
-import type { ExplanationRecord } from "../../db/records.ts";
+import type { ExplanationRecord, NewExplanation } from "../../db/records.ts";
 import { newId } from "../../http/ids.ts";
+import { assertSharedTokenizer, type Vocabulary, vocabularyOf } from "../../rlt/compare.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
-import type { HeldModel, ModelRegistry } from "../models/registry.ts";
+import type { HeldModel, ModelRegistry, ModelText } from "../models/registry.ts";
 import { type GenerateRequest, preparePrompt } from "./generate.ts";
 import { type StoredSampling, storedSampling } from "./resource.ts";
 import { type CreateExplanation, DEFAULT_MAX_TOKENS } from "./schemas.ts";
 
-/** Everything one explanation needs while it is being written. */
+/** Everything one explanation needs while it is being written. Whoever has it releases the models. */
 export interface Run {
   record: ExplanationRecord;
   /** Whether the record is in the database. */
@@ -16,68 +16,55 @@ export interface Run {
   teacher: HeldModel;
   student: HeldModel | null;
   promptIds: Int32Array;
-  controller: AbortController;
 }
 
-interface Deps {
+export interface BeginDeps {
   registry: ModelRegistry;
   store: ExplanationStore;
   now: () => Date;
+  /** A number in [0, 1), for seeds. */
+  random: () => number;
 }
 
 /** Random seeds are 32-bit: short enough to copy by hand. */
 const SEED_RANGE = 2 ** 32;
 
 /** Checks everything that can be wrong with a request and writes it down, before any work is done. */
-export async function begin(deps: Deps, request: CreateExplanation, signal: AbortSignal): Promise<Run> {
-  const rankBy = request.rank_by;
-  return withModels(deps, request.teacher, rankBy?.student, signal, async (teacher, student) => {
-    const prompt = await preparePrompt(teacher, request.question, request.solution);
-    const sampling: StoredSampling = {
-      n: request.n,
-      temperature: request.temperature,
-      top_p: request.top_p,
-      top_k: request.top_k,
-      max_tokens: Math.min(request.max_tokens ?? DEFAULT_MAX_TOKENS, teacher.contextLength - prompt.ids.length),
-      seed: request.seed ?? randomInt(SEED_RANGE),
-      background: request.background,
-      tokens: request.include.includes("tokens"),
-    };
-    const fresh = {
-      id: newId("expl"),
-      status: request.background ? ("queued" as const) : ("in_progress" as const),
-      teacherId: teacher.id,
-      teacherVersion: teacher.version,
-      studentId: student?.id ?? null,
-      studentVersion: student?.version ?? null,
-      question: request.question,
-      solution: request.solution,
-      choices: [],
-      best: null,
-      usage: { prompt_tokens: prompt.ids.length, completion_tokens: 0, cached_tokens: 0, scored_tokens: 0 },
-      sampling: { ...sampling },
-      rankBy: rankBy ? { metric: rankBy.metric, kl: rankBy.kl ?? { estimator: "k1", k: DEFAULT_TOP_K } } : null,
-      prompt: request.include.includes("prompt") ? prompt.text : null,
-      error: null,
-      metadata: request.metadata,
-    };
+export async function begin(deps: BeginDeps, request: CreateExplanation, signal: AbortSignal): Promise<Run> {
+  const { teacher: name, rank_by } = request;
+  return withModels(deps.registry, { teacher: name, student: rank_by?.student, signal }, async (teacher, student) => {
+    assertRankable(request, vocabularyOf(teacher), student && vocabularyOf(student));
+    const { fresh, promptIds } = await draft(deps, request, teacher, student);
     const at = deps.now();
     const record = request.store ? await deps.store.insert(fresh) : { ...fresh, createdAt: at, updatedAt: at };
-    return { record, stored: request.store, promptIds: prompt.ids };
+    return { record, stored: request.store, promptIds };
   });
 }
 
-/** Work of an earlier process: versions and seed are stored, so it becomes what it would have been. */
-export async function beginAgain(deps: Deps, record: ExplanationRecord): Promise<Run> {
-  const student = record.studentId === null ? undefined : `${record.studentId}@${record.studentVersion}`;
-  return withModels(deps, `${record.teacherId}@${record.teacherVersion}`, student, undefined, async (teacher) => {
+/** The same for work in the background: it waits in the database, and no model is loaded for the answer. */
+export async function enqueue(deps: BeginDeps, request: CreateExplanation): Promise<ExplanationRecord> {
+  const teacher = await deps.registry.text(request.teacher, { role: "teacher", param: "teacher" });
+  const student = request.rank_by
+    ? await deps.registry.text(request.rank_by.student, { role: "student", param: "rank_by.student" })
+    : null;
+  assertRankable(request, teacher, student);
+  return deps.store.insert((await draft(deps, request, teacher, student)).fresh);
+}
+
+/** What waits in the database begins, or begins again: versions and seed are stored, so it becomes what it would have been. */
+export async function beginAgain(deps: BeginDeps, record: ExplanationRecord, signal: AbortSignal): Promise<Run> {
+  const names = {
+    teacher: `${record.teacherId}@${record.teacherVersion}`,
+    student: record.studentId === null ? undefined : `${record.studentId}@${record.studentVersion}`,
+  };
+  return withModels(deps.registry, { ...names, signal }, async (teacher) => {
     const prompt = await preparePrompt(teacher, record.question, record.solution);
     return { record, stored: true, promptIds: prompt.ids };
   });
 }
 
 /** What `generate` needs of a run. */
-export function generateRequest({ record, teacher, student, promptIds, controller }: Run): GenerateRequest {
+export function generateRequest({ record, teacher, student, promptIds }: Run, signal: AbortSignal): GenerateRequest {
   const sampling = storedSampling(record);
   return {
     teacher,
@@ -88,24 +75,73 @@ export function generateRequest({ record, teacher, student, promptIds, controlle
     sampling,
     rankBy: record.rankBy as GenerateRequest["rankBy"],
     tokens: sampling.tokens,
-    signal: controller.signal,
+    signal,
   };
 }
 
+/** The row of a request that has not begun, with every default filled in. Throws `context_length_exceeded`. */
+async function draft(
+  deps: BeginDeps,
+  request: CreateExplanation,
+  teacher: HeldModel | ModelText,
+  student: HeldModel | ModelText | null,
+) {
+  const prompt = await preparePrompt(teacher, request.question, request.solution);
+  const sampling: StoredSampling = {
+    n: request.n,
+    temperature: request.temperature,
+    top_p: request.top_p,
+    top_k: request.top_k,
+    max_tokens: Math.min(request.max_tokens ?? DEFAULT_MAX_TOKENS, teacher.contextLength - prompt.ids.length),
+    seed: request.seed ?? Math.floor(deps.random() * SEED_RANGE),
+    background: request.background,
+    tokens: request.include.includes("tokens"),
+  };
+  const fresh = {
+    id: newId("expl"),
+    status: request.background ? ("queued" as const) : ("in_progress" as const),
+    teacherId: teacher.id,
+    teacherVersion: teacher.version,
+    studentId: student?.id ?? null,
+    studentVersion: student?.version ?? null,
+    question: request.question,
+    solution: request.solution,
+    choices: [],
+    best: null,
+    usage: { prompt_tokens: prompt.ids.length, completion_tokens: 0, cached_tokens: 0, scored_tokens: 0 },
+    sampling: { ...sampling },
+    rankBy: rankingOf(request),
+    prompt: request.include.includes("prompt") ? prompt.text : null,
+    error: null,
+    metadata: request.metadata,
+  } satisfies NewExplanation;
+  return { fresh, promptIds: prompt.ids };
+}
+
+function rankingOf({ rank_by }: CreateExplanation): GenerateRequest["rankBy"] {
+  return rank_by ? { metric: rank_by.metric, kl: rank_by.kl ?? { estimator: "k1", k: DEFAULT_TOP_K } } : null;
+}
+
+/** An estimator that cannot work is refused before the first token, not after the last. */
+function assertRankable(request: CreateExplanation, teacher: Vocabulary, student: Vocabulary | null): void {
+  const ranking = rankingOf(request);
+  if (ranking && student) assertSharedTokenizer(teacher, student, ranking.kl.estimator, "rank_by.kl.estimator");
+}
+
 async function withModels(
-  { registry }: Deps,
-  teacherName: string,
-  studentName: string | undefined,
-  signal: AbortSignal | undefined,
+  registry: ModelRegistry,
+  names: { teacher: string; student: string | undefined; signal: AbortSignal },
   prepare: (teacher: HeldModel, student: HeldModel | null) => Promise<Pick<Run, "record" | "stored" | "promptIds">>,
 ): Promise<Run> {
-  const teacher = await registry.hold(teacherName, { role: "teacher", param: "teacher", signal });
+  const { signal } = names;
+  const teacher = await registry.hold(names.teacher, { role: "teacher", param: "teacher", signal });
   let student: HeldModel | null = null;
   try {
-    if (studentName !== undefined) {
-      student = await registry.hold(studentName, { role: "student", param: "rank_by.student", signal });
+    if (names.student !== undefined) {
+      const how = { role: "student", param: "rank_by.student", signal, beside: teacher } as const;
+      student = await registry.hold(names.student, how);
     }
-    return { ...(await prepare(teacher, student)), teacher, student, controller: new AbortController() };
+    return { ...(await prepare(teacher, student)), teacher, student };
   } catch (error) {
     teacher.release();
     student?.release();

@@ -1,11 +1,11 @@
 /** Writes the explanations of one request and, where asked, ranks them. Knows neither HTTP nor the database. */
-import { fail } from "../../errors.ts";
+import { fail, PreceptorError } from "../../errors.ts";
 import { teacherFormat } from "../../rlt/formats.ts";
 import { teacherPrompt } from "../../rlt/prompts.ts";
 import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
 import type { HeldModel } from "../models/registry.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
-import { scoreItem, scoringPair } from "../scores/service.ts";
+import { isFaultOfItem, scoreItem, scoringPair } from "../scores/service.ts";
 import type { Choice, ExplanationResource } from "./schemas.ts";
 import { createWriting, type Writing } from "./writing.ts";
 
@@ -36,6 +36,8 @@ export interface Generated {
   best: number | null;
   completionTokens: number;
   scoredTokens: number;
+  /** What ended it early; everything above holds what was made until then. */
+  failure?: { error: unknown };
 }
 
 /** The teacher's prompt as text and ids. Throws `context_length_exceeded` with both numbers. */
@@ -56,15 +58,38 @@ export async function preparePrompt(
   return prompt;
 }
 
+/** Never rejects: what was written before a failure is worth keeping. */
 export async function generate(request: GenerateRequest, events: GenerateEvents): Promise<Generated> {
-  const { teacher, sampling } = request;
-  await events.started?.();
-  const format = teacherFormat(teacher.format);
-  const writings = Array.from({ length: sampling.n }, () => createWriting(teacher.text, format.close));
-  const choices = writings.map((_, index): Choice => ({ index, explanation: "", finish_reason: "cancelled" }));
-  const tokens = writings.map((): NonNullable<Choice["tokens"]> => []);
-  let completionTokens = 0;
+  const { close } = teacherFormat(request.teacher.format);
+  const writings = Array.from({ length: request.sampling.n }, () => createWriting(request.teacher.text, close));
+  const made: Generated = {
+    choices: writings.map((_, index) => ({
+      index,
+      explanation: "",
+      finish_reason: "cancelled",
+      ...(request.tokens ? { tokens: [] } : {}),
+    })),
+    best: null,
+    completionTokens: 0,
+    scoredTokens: 0,
+  };
+  try {
+    await events.started?.();
+    await write(request, events, writings, made);
+    if (request.student && !request.signal.aborted) await rank(request, events, writings, made);
+  } catch (error) {
+    made.failure = { error };
+  }
+  return made;
+}
 
+async function write(
+  request: GenerateRequest,
+  events: GenerateEvents,
+  writings: readonly Writing[],
+  made: Generated,
+): Promise<void> {
+  const { teacher, sampling } = request;
   const stream = teacher.engine.sample({
     promptIds: request.promptIds,
     n: sampling.n,
@@ -82,10 +107,10 @@ export async function generate(request: GenerateRequest, events: GenerateEvents)
   });
   for await (const event of stream) {
     const writing = writings[event.index] as Writing;
-    const choice = choices[event.index] as Choice;
+    const choice = made.choices[event.index] as Choice;
     if (event.type === "token") {
-      completionTokens++;
-      if (request.tokens) tokens[event.index]?.push(describeToken(teacher, event.id, event.logprob));
+      made.completionTokens++;
+      choice.tokens?.push(describeToken(teacher, event.id, event.logprob));
     } else {
       writing.end();
       choice.finish_reason = event.reason;
@@ -95,49 +120,47 @@ export async function generate(request: GenerateRequest, events: GenerateEvents)
     if (delta !== "") await events.delta(event.index, delta);
     if (event.type === "finish") await events.choice(event.index, event.reason);
   }
-  if (request.tokens) for (const choice of choices) choice.tokens = tokens[choice.index] ?? [];
-  const ranked = request.student && !request.signal.aborted ? await rank(request, writings, choices, events) : null;
-  return { choices, completionTokens, best: ranked?.best ?? null, scoredTokens: ranked?.tokens ?? 0 };
 }
 
 async function rank(
   request: GenerateRequest,
-  writings: readonly Writing[],
-  choices: Choice[],
   events: GenerateEvents,
-): Promise<{ best: number; tokens: number }> {
+  writings: readonly Writing[],
+  made: Generated,
+): Promise<void> {
   const { student, teacher, rankBy, question, solution } = request;
   if (!student || !rankBy) throw fail("internal_error", "ranking without a student");
   const pair = scoringPair(student, teacher);
   const { close } = teacherFormat(teacher.format);
   // Greedy text is scored at temperature 1: a temperature of 0 has no distribution.
   const temperature = request.sampling.temperature || 1;
-  let best = 0;
+  const options = { temperature, coefficients: DEFAULT_COEFFICIENTS, kl: rankBy.kl, parity: false, include: [] };
   let bestValue = Number.NEGATIVE_INFINITY;
-  let tokens = 0;
-  for (const choice of choices) {
+  for (const choice of made.choices) {
     const completion = choice.explanation + (writings[choice.index]?.closed ? close : "");
-    const scored = await scoreItem(
-      pair,
-      { question, solution, completion },
-      { temperature, coefficients: DEFAULT_COEFFICIENTS, kl: rankBy.kl, parity: false, include: [] },
-      request.signal,
-    );
-    // The teacher wrote this text itself, a moment ago.
-    scored.resource.warnings = scored.resource.warnings.filter((warning) => warning !== "foreign_text");
-    choice.score = scored.resource;
-    tokens += scored.tokens;
-    await events.scored(choice.index, scored.resource);
-    const value = rankBy.metric === "reward" ? scored.resource.reward : scored.resource.solution.logprob_mean;
+    try {
+      const { resource, tokens } = await scoreItem(pair, { question, solution, completion }, options, request.signal);
+      // The teacher wrote this text itself, a moment ago.
+      resource.warnings = resource.warnings.filter((warning) => warning !== "foreign_text");
+      choice.score = resource;
+      made.scoredTokens += tokens;
+    } catch (error) {
+      // One that is too long for the student does not lose the others.
+      if (!(error instanceof PreceptorError && isFaultOfItem(error))) throw error;
+      choice.score_error = error.toBody();
+      continue;
+    }
+    await events.scored(choice.index, choice.score);
+    const value = rankBy.metric === "reward" ? choice.score.reward : choice.score.solution.logprob_mean;
     if (value > bestValue) {
-      best = choice.index;
+      made.best = choice.index;
       bestValue = value;
     }
   }
-  return { best, tokens };
 }
 
-const decoder = new TextDecoder();
+/** A byte order mark is a character like any other here. */
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 function describeToken(
   { text }: HeldModel,

@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { listQuery, listSchema } from "../../http/list.ts";
 import { errorSchema, metadataSchema, modelNameSchema, timestampSchema } from "../../http/schemas.ts";
 import { DEFAULT_TEMPERATURE } from "../../rlt/reward.ts";
+import { MIN_TEMPERATURE } from "../openai/limits.ts";
 import { estimatorSchema, scoreSchema } from "../scores/schemas.ts";
 import { questionSchema, solutionSchema } from "../texts.ts";
 
@@ -26,7 +27,13 @@ export const createExplanationSchema = z
     question: questionSchema,
     solution: solutionSchema,
     n: z.int().min(1).max(MAX_SAMPLES).default(1),
-    temperature: z.number().min(0).max(100).default(DEFAULT_TEMPERATURE).openapi({ description: "0 is greedy." }),
+    temperature: z
+      .number()
+      .min(0)
+      .max(100)
+      .refine((t) => t === 0 || t >= MIN_TEMPERATURE, `must be 0 (greedy) or at least ${MIN_TEMPERATURE}`)
+      .default(DEFAULT_TEMPERATURE)
+      .openapi({ description: "0 is greedy." }),
     top_p: z.number().gt(0).max(1).default(1),
     top_k: z.int().min(0).max(1_000_000).default(0).openapi({ description: "0 keeps every token." }),
     max_tokens: z.int().min(1).max(MAX_TOKENS).optional().openapi({
@@ -56,6 +63,9 @@ const choiceSchema = z.object({
   explanation: z.string().openapi({ description: "The completion up to the first closing tag, verbatim." }),
   finish_reason: z.enum(["stop", "length", "cancelled"]),
   score: scoreSchema.optional(),
+  score_error: errorSchema.shape.error.optional().openapi({
+    description: "Why `rank_by` could not score this choice (it is too long for the student, for example).",
+  }),
   tokens: z.array(z.object({ id: z.int(), text: z.string(), logprob: z.number() })).optional(),
 });
 

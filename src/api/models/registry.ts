@@ -42,12 +42,21 @@ export interface ModelSummary {
   created_at: number;
 }
 
+export interface RegistryHoldOptions {
+  role?: Role;
+  /** Field of the request that names the model, for errors. */
+  param?: string;
+  signal?: AbortSignal | undefined;
+  /** A model that the same request holds already: if both never fit into memory, that is said at once. */
+  beside?: HeldModel | undefined;
+}
+
 export interface ModelRegistry {
   /**
    * `name` is an id, `id@3` or `id@latest`. Throws `model_not_found` (404; also when the role does not match),
    * `model_loading` (503 + Retry-After), or the error that made the model fail.
    */
-  hold(name: string, options?: { role?: Role; param?: string; signal?: AbortSignal | undefined }): Promise<HeldModel>;
+  hold(name: string, options?: RegistryHoldOptions): Promise<HeldModel>;
   text(name: string, options?: { role?: Role; param?: string }): Promise<ModelText>;
   list(): Promise<ModelSummary[]>;
 }

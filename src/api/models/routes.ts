@@ -27,8 +27,10 @@ const mount =
       tags,
       summary: `Register a ${role}`,
       description:
-        "Header, config and tokenizer are checked at once; weights load on first use. Registering the same id again with " +
-        "the same body answers 200, with another 409. An id may be both teacher and student: they share the model.",
+        "Header, config and tokenizer are checked at once, the device too; weights load on first use. Registering the same " +
+        "id again with the same body answers 200, with another 409. An id may be both teacher and student: they share the " +
+        "model, its metadata and pinning. A model that the server found in its models directory and registered by itself " +
+        "gives way to yours.",
       request: { body: jsonBody(registerModelSchema) },
       responses: {
         200: jsonResponse(modelSchema, "It was registered before with the same body"),
@@ -65,7 +67,10 @@ const mount =
       path: one,
       tags,
       summary: `Delete a ${role}`,
-      description: "Hides the model (both roles). What was made with its versions stays readable.",
+      description:
+        "Hides the model: an id that is both teacher and student is one model, so both are gone (kept apart, the same " +
+        "`id@version` could later mean two things). What was made with its versions stays readable, and the id may be " +
+        "registered anew: it goes on with the next version.",
       request: { params: z.object({ id: slugSchema }) },
       responses: { 200: jsonResponse(deletedSchema, "It is gone") },
     });

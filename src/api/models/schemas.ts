@@ -62,7 +62,7 @@ export const registerModelSchema = z
       .string()
       .regex(/^[A-Za-z0-9_]{1,64}$/, "must be the name of a secret: letters, digits, underscores")
       .optional()
-      .openapi({ description: "Name of a secret (PRECEPTOR_CREDENTIAL_<NAME>), for remote engines." }),
+      .openapi({ description: "Name of a secret (PRECEPTOR_CREDENTIAL_<NAME>), for remote engines only." }),
     pinned: z.boolean().default(false).openapi({ description: "Once loaded it never leaves memory by itself." }),
     metadata: metadataSchema.default({}),
   })
@@ -89,7 +89,9 @@ export const modelSchema = z
     created_at: timestampSchema,
     version: z.int(),
     status: z.enum(["loading", "ready", "unloaded", "failed"]).openapi({
-      description: "unloaded: checked, loads on first use. loading: being downloaded, converted or loaded.",
+      description:
+        "unloaded: checked, loads on first use. loading: being downloaded, converted or loaded. failed: the last attempt to " +
+        "read or load it failed, `error` says why; the next use tries again.",
     }),
     model: z.string(),
     adapter: z.string().nullable(),

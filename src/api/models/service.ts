@@ -1,22 +1,36 @@
+import { mapLimited } from "../../concurrency.ts";
 import type { ModelStore } from "../../db/model-store.ts";
 import type { ModelRecord, ModelRole, PageQuery } from "../../db/records.ts";
-import type { Capabilities, OpenOptions, Precision } from "../../engine/engine.ts";
+import type { Engine } from "../../engine/engine.ts";
 import type { Placement } from "../../engine/placement.ts";
-import { fail, PreceptorError } from "../../errors.ts";
+import { fail } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
-import type { Checkpoint } from "../../model/checkpoint.ts";
-import { type FormatSpec, formatProblem } from "../../rlt/formats.ts";
-import type { Preparation, Prepared, VersionSource } from "./preparation.ts";
-import type { HeldModel, ModelRegistry, ModelSummary, ModelText } from "./registry.ts";
+import { formatProblem } from "../../rlt/formats.ts";
+import { within } from "../../within.ts";
+import { describeModel } from "./describe.ts";
+import type { Preparation, Prepared } from "./preparation.ts";
+import { compareRegistration, type StoredBody } from "./registration.ts";
+import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
 import type { ModelResource, RegisterModel, UpdateModel } from "./schemas.ts";
+import { formatOf, openOptions, resolveDevice, resolvePrecision, type Version } from "./version.ts";
 
 export interface ModelService extends ModelRegistry {
-  /** `created` is false when the same body was registered before. Throws `model_exists` (409) for another body. */
-  register(role: ModelRole, body: RegisterModel): Promise<{ resource: ModelResource; created: boolean }>;
+  /**
+   * `created` is false when the same body was registered before. Throws `model_exists` (409) for another body, and what
+   * is wrong with the model. `found`: the server registers it by itself; a caller's registration takes its place.
+   */
+  register(
+    role: ModelRole,
+    body: RegisterModel,
+    how?: { found?: boolean },
+  ): Promise<{ resource: ModelResource; created: boolean }>;
   get(role: ModelRole, name: string): Promise<ModelResource>;
   page(role: ModelRole, query: PageQuery): Promise<{ data: ModelResource[]; hasMore: boolean }>;
   update(role: ModelRole, id: string, changes: UpdateModel): Promise<ModelResource>;
+  /** Hides the model, both its roles. */
   remove(role: ModelRole, id: string): Promise<void>;
+  /** Whether this id is, or ever was, registered. */
+  wasRegistered(id: string): Promise<boolean>;
   /** All models with their roles and status, for the start page. */
   overview(): Promise<{ id: string; roles: ModelRole[]; status: ModelResource["status"] }[]>;
 }
@@ -25,36 +39,28 @@ export interface ModelServiceDeps {
   store: ModelStore;
   preparation: Preparation;
   placement: Placement;
-  /** What an unloaded model will be able to do. */
-  capabilities: Capabilities;
+  engine: Pick<Engine, "capabilities" | "check">;
+  /** Compute threads per model. */
   threads: number;
 }
 
 /** How long a registration waits for a download or conversion before it answers `loading`. */
 const REGISTER_WAIT_MS = 3_000;
+/** How long a request waits for what its model needs: a download takes its own time, the rest has an end (api.md: 120 s). */
+const USE_WAIT_MS = { none: 120_000, conversion: 120_000, download: 3_000 } as const;
 const RETRY_AFTER_SECONDS = 5;
-
-/** One registered version, as stored. */
-interface Version extends VersionSource {
-  id: string;
-  version: number;
-  precision: string;
-  device: string;
-  contextLength: number | null;
-  formats: Partial<Record<ModelRole, unknown>>;
-}
+/** Headers read at once for a list: enough to keep a disk busy, few enough for a network file system. */
+const PARALLEL_READS = 8;
+/** An id that is registered and deleted by others in turn, this often in a row, is not worth another look. */
+const REGISTER_TRIES = 3;
+/** Rows per query where all are wanted: few round trips, little memory. */
+const PAGE = 100;
 
 export function createModelService(deps: ModelServiceDeps): ModelService {
-  const { store, preparation, placement } = deps;
-
-  function openOptions(version: Version, checkpoint: Checkpoint): OpenOptions {
-    return {
-      precision: resolvePrecision(version.precision),
-      contextLength: version.contextLength ?? defaultContext(checkpoint),
-      threads: deps.threads,
-      device: version.device === "auto" ? "cpu" : version.device,
-    };
-  }
+  const { store, preparation, placement, engine } = deps;
+  const describeDeps = { preparation, placement, capabilities: engine.capabilities, threads: deps.threads };
+  const describe = (role: ModelRole, model: ModelRecord, version: Version = model): Promise<ModelResource> =>
+    describeModel(describeDeps, role, model, version);
 
   /** The model and version a name speaks of: `id`, `id@3`. Versions of a deleted model are not served. */
   async function find(
@@ -62,110 +68,128 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     role: ModelRole | undefined,
     param: string | undefined,
   ): Promise<[ModelRecord, Version]> {
-    const [id = "", wanted] = name.split("@", 2);
+    const at = name.indexOf("@");
+    const id = at < 0 ? name : name.slice(0, at);
+    const wanted = at < 0 ? "latest" : name.slice(at + 1);
     const model = await store.find(id);
     if (!model || (role && !model.roles.includes(role))) throw notRegistered(id, role, model, param);
-    if (wanted === undefined || wanted === "latest") return [model, model];
+    if (wanted === "latest") return [model, model];
     const number = /^\d{1,9}$/.test(wanted) ? Number(wanted) : Number.NaN;
     const version = number >= model.firstVersion ? await store.findVersion(id, number) : undefined;
-    if (!version) {
-      throw fail(
-        "model_not_found",
-        `${id} has no version ${JSON.stringify(wanted)}; its current one is ${model.version}`,
-        {
-          param,
-        },
-      );
-    }
-    return [model, { ...version, id }];
+    if (version) return [model, { ...version, id }];
+    const shown = JSON.stringify(wanted.slice(0, 80));
+    throw fail("model_not_found", `${id} has no version ${shown}; its current one is ${model.version}`, { param });
   }
 
-  async function prepareNow(version: Version): Promise<Prepared> {
-    if (!preparation.isLong(version)) return preparation.prepare(version);
-    const known = preparation.peek(version).state;
-    const work = preparation.prepare(version);
-    const done = await within(work, known === "pending" ? 0 : REGISTER_WAIT_MS);
+  async function prepareNow(version: Version, signal?: AbortSignal): Promise<Prepared> {
+    const ready = preparation.prepared(version);
+    if (ready) return ready;
+    const effort = await preparation.effort(version);
+    const done = await within(preparation.prepare(version), USE_WAIT_MS[effort], signal);
     if (done) return done;
-    throw fail("model_loading", `${version.id} is being downloaded or converted; try again shortly`, {
+    const what = effort === "download" ? "downloaded" : effort === "conversion" ? "converted" : "read";
+    throw fail("model_loading", `${version.id} is being ${what}; try again shortly`, {
       retryAfterSeconds: RETRY_AFTER_SECONDS,
     });
   }
 
-  async function hold(
-    name: string,
-    options: { role?: ModelRole; param?: string; signal?: AbortSignal | undefined } = {},
-  ): Promise<HeldModel> {
-    const [model, version] = await find(name, options.role, options.param);
-    const { checkpoint, text, adapter } = await prepareNow(version);
-    const opened = openOptions(version, checkpoint);
-    const held = await placement.hold(checkpoint, opened, { pinned: model.pinned, signal: options.signal });
+  async function hold(name: string, { role, param, signal, beside }: RegistryHoldOptions = {}): Promise<HeldModel> {
+    const [model, version] = await find(name, role, param);
+    const { checkpoint, text, adapter } = await prepareNow(version, signal);
+    const opened = openOptions(version, checkpoint, deps.threads);
+    const held = await placement.hold(checkpoint, opened, { signal, beside: beside?.engine });
+    placement.pin(checkpoint, opened, model.id, model.pinned);
     return {
       id: version.id,
       version: version.version,
       engine: held.model,
       text,
       adapter,
-      format: formatOf(version, options.role),
+      format: formatOf(version, role),
       contextLength: held.model.contextLength,
       eosIds: [...new Set([...checkpoint.eosIds, ...text.eosIds])],
       release: held.release,
     };
   }
 
-  async function describe(role: ModelRole, model: ModelRecord, version: Version = model): Promise<ModelResource> {
-    let { state, prepared, error } = preparation.peek(version);
-    // After a restart nothing is prepared: headers are read again. Downloads are not begun for a look at a list.
-    if (state === "unknown" && !preparation.isLong(version)) {
-      prepared = await preparation.prepare(version).catch((reason: unknown) => {
-        error = reason;
-        return undefined;
-      });
-    }
-    const opened = prepared && openOptions(version, prepared.checkpoint);
-    const loaded = prepared && opened ? placement.status(prepared.checkpoint, opened) : "unloaded";
-    const engine = prepared && opened ? placement.peek(prepared.checkpoint, opened) : undefined;
-    return {
-      id: model.id,
-      object: role,
-      created_at: unixSeconds(model.createdAt),
-      version: version.version,
-      status: statusOf(state, loaded, error),
-      model: version.source,
-      adapter: version.adapter,
-      format: formatOf(version, role) as ModelResource["format"],
-      precision: resolvePrecision(version.precision),
-      device: version.device === "auto" ? "cpu" : version.device,
-      context_length: version.contextLength ?? (prepared ? defaultContext(prepared.checkpoint) : null),
-      parameters: prepared?.checkpoint.parameters ?? null,
-      weights_hash: prepared?.checkpoint.weightsHash ?? null,
-      adapter_hash: prepared?.adapter?.hash ?? null,
-      tokenizer_hash: prepared?.text.tokenizerHash ?? null,
-      capabilities: engine?.capabilities ?? deps.capabilities,
-      pinned: model.pinned,
-      ...(error === undefined ? {} : { error: bodyOf(error) }),
-      metadata: model.metadata,
-    };
-  }
-
-  /** Checks a version before it is written down; a download goes on behind the answer. */
+  /** Checks a version before it is written down; a download or conversion goes on behind the answer. */
   async function check(version: Version): Promise<void> {
-    const work = preparation.prepare(version);
-    await (preparation.isLong(version) ? within(work, REGISTER_WAIT_MS) : work);
+    const { precision, device } = version;
+    await engine.check({ precision: resolvePrecision(precision), device: resolveDevice(device) });
+    try {
+      const effort = await preparation.effort(version);
+      const work = preparation.prepare(version, { fresh: true });
+      await (effort === "none" ? work : within(work, REGISTER_WAIT_MS));
+    } catch (error) {
+      preparation.forget(version);
+      throw error;
+    }
   }
 
-  async function conflict(role: ModelRole, body: RegisterModel, known: ModelRecord): Promise<ModelRecord> {
-    const same = (a: unknown, b: unknown): boolean => canonical(a) === canonical(b);
-    if (known.roles.includes(role)) {
-      if (same(known.bodies[role], body)) return known;
-    } else if (same(shared(Object.values(known.bodies)[0]), shared(body))) {
-      const joined = await store.addRole(body.id, role, { format: body.format, body });
-      return joined ?? conflict(role, body, (await store.find(body.id)) as ModelRecord);
+  async function insert(role: ModelRole, body: StoredBody, version: Version): Promise<ModelRecord | undefined> {
+    const prepared = preparation.prepared(version);
+    return store.insert({
+      id: body.id,
+      role,
+      format: body.format,
+      body,
+      source: body.model,
+      precision: body.precision,
+      device: body.device,
+      adapter: version.adapter,
+      adapterHash: prepared?.adapter?.hash ?? null,
+      weightsHash: prepared?.checkpoint.weightsHash ?? null,
+      tokenizerHash: prepared?.text.tokenizerHash ?? null,
+      contextLength: version.contextLength,
+      credential: body.credential ?? null,
+      pinned: body.pinned,
+      metadata: body.metadata,
+    });
+  }
+
+  /** Gives an id its second role. Metadata and pinning belong to the model: what comes later counts where it says something. */
+  async function join(role: ModelRole, body: StoredBody): Promise<ModelRecord | undefined> {
+    let joined = await store.addRole(body.id, role, { format: body.format, body });
+    if (joined && Object.keys(body.metadata).length > 0) joined = await store.setMetadata(body.id, body.metadata);
+    if (joined && body.pinned) joined = await store.setPinned(body.id, true);
+    return joined;
+  }
+
+  /** Carries out what a registration of a known id comes to; undefined: somebody changed it meanwhile, look again. */
+  async function registerAgain(
+    role: ModelRole,
+    body: StoredBody,
+    known: ModelRecord,
+  ): Promise<{ model: ModelRecord; created: boolean } | undefined> {
+    const { found: _, ...wanted } = body;
+    const outcome = await compareRegistration(known, role, wanted, preparation.locate);
+    switch (outcome.kind) {
+      case "same": {
+        const claimed = outcome.claim ? await store.setBody(body.id, role, body) : known;
+        return claimed && { model: claimed, created: false };
+      }
+      case "join": {
+        const model = await join(role, body);
+        return model && { model, created: true };
+      }
+      case "replace": {
+        const version = firstVersion(role, body);
+        await check(version);
+        await store.remove(body.id);
+        let model = await insert(role, body, version);
+        for (const [other, theirs] of outcome.others) {
+          model = (await store.addRole(body.id, other, { format: theirs.format, body: theirs })) ?? model;
+        }
+        return model && { model, created: true };
+      }
+      case "conflict":
+        throw fail(
+          "model_exists",
+          `${body.id} is registered with another ${outcome.fields.join(", ")}; choose another id, or delete it first ` +
+            "(both roles of an id share one model)",
+          { param: "id" },
+        );
     }
-    throw fail(
-      "model_exists",
-      `${body.id} is registered with other settings; choose another id, or delete it first (both roles of an id share one model)`,
-      { param: "id" },
-    );
   }
 
   async function all(): Promise<ModelRecord[]> {
@@ -180,15 +204,15 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
   return {
     hold,
 
-    async text(name, options = {}): Promise<ModelText> {
-      const [, version] = await find(name, options.role, options.param);
+    async text(name, { role, param } = {}): Promise<ModelText> {
+      const [, version] = await find(name, role, param);
       const { checkpoint, text } = await prepareNow(version);
       return {
         id: version.id,
         version: version.version,
         text,
-        format: formatOf(version, options.role),
-        contextLength: openOptions(version, checkpoint).contextLength,
+        format: formatOf(version, role),
+        contextLength: openOptions(version, checkpoint, deps.threads).contextLength,
         vocabSize: checkpoint.config.vocabSize,
       };
     },
@@ -198,56 +222,27 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     },
 
     async overview() {
-      return Promise.all(
-        (await all()).map(async (model) => {
-          const { status } = await describe(model.roles[0] as ModelRole, model);
-          return { id: model.id, roles: model.roles, status };
-        }),
-      );
+      return mapLimited(await all(), PARALLEL_READS, async (model) => {
+        const { status } = await describe(model.roles[0] as ModelRole, model);
+        return { id: model.id, roles: model.roles, status };
+      });
     },
 
-    async register(role, body) {
-      if (typeof body.format !== "string") {
-        const wrong = formatProblem(body.format, role);
-        if (wrong)
-          throw fail("invalid_value", `format.${wrong.field}: ${wrong.problem}`, { param: `format.${wrong.field}` });
+    wasRegistered: async (id) => (await store.find(id, { includeDeleted: true })) !== undefined,
+
+    async register(role, body, { found = false } = {}) {
+      refuseBadFields(role, body);
+      const stored: StoredBody = found ? { ...body, found: true } : body;
+      const version = firstVersion(role, body);
+      for (let tries = 0; tries < REGISTER_TRIES; tries++) {
+        const known = await store.find(body.id);
+        if (!known) await check(version);
+        const inserted = known ? undefined : await insert(role, stored, version);
+        if (inserted) return { resource: await describe(role, inserted), created: true };
+        const done = known && (await registerAgain(role, stored, known));
+        if (done) return { resource: await describe(role, done.model), created: done.created };
       }
-      const known = await store.find(body.id);
-      if (known) return { resource: await describe(role, await conflict(role, body, known)), created: false };
-      const version: Version = {
-        id: body.id,
-        version: 1,
-        source: body.model,
-        adapter: body.adapter ?? null,
-        precision: body.precision,
-        device: body.device,
-        contextLength: body.context_length ?? null,
-        formats: { [role]: body.format },
-      };
-      await check(version);
-      const prepared = preparation.peek(version).prepared;
-      const inserted = await store.insert({
-        id: body.id,
-        role,
-        format: body.format,
-        body,
-        source: body.model,
-        precision: body.precision,
-        device: body.device,
-        adapter: version.adapter,
-        adapterHash: prepared?.adapter?.hash ?? null,
-        weightsHash: prepared?.checkpoint.weightsHash ?? null,
-        tokenizerHash: prepared?.text.tokenizerHash ?? null,
-        contextLength: version.contextLength,
-        credential: body.credential ?? null,
-        pinned: body.pinned,
-        metadata: body.metadata,
-      });
-      if (inserted) return { resource: await describe(role, inserted), created: true };
-      // Somebody registered the same id meanwhile.
-      const winner = await store.find(body.id);
-      if (!winner) throw fail("conflict", `${body.id} was registered and deleted at the same moment; try again`);
-      return { resource: await describe(role, await conflict(role, body, winner)), created: false };
+      throw fail("conflict", `${body.id} is being registered and deleted by others at this moment; try again`);
     },
 
     async get(role, name) {
@@ -257,64 +252,74 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
 
     async page(role, query) {
       const { rows, hasMore } = await store.list({ ...query, role });
-      return { data: await Promise.all(rows.map((model) => describe(role, model))), hasMore };
+      return { data: await mapLimited(rows, PARALLEL_READS, (model) => describe(role, model)), hasMore };
     },
 
-    async update(role, id, changes) {
-      let [model] = await find(id, role, undefined);
-      if (changes.metadata) model = (await store.setMetadata(id, changes.metadata)) ?? model;
-      if (changes.pinned !== undefined) model = (await store.setPinned(id, changes.pinned)) ?? model;
-      if (changes.adapter !== undefined && changes.adapter !== model.adapter) {
-        const next = { ...model, adapter: changes.adapter };
-        await check(next);
-        const adapterHash = preparation.peek(next).prepared?.adapter?.hash ?? null;
-        model = (await store.addVersion(id, { adapter: changes.adapter, adapterHash })) ?? model;
+    async update(role, id, { adapter, metadata, pinned }) {
+      const [before] = await find(id, role, undefined);
+      const next = adapter === undefined || adapter === before.adapter ? undefined : { ...before, adapter };
+      // What can be refused comes first, so that a refused request changes nothing.
+      if (next) await check(next);
+      let model: ModelRecord | undefined = before;
+      if (metadata) model = await store.setMetadata(id, metadata);
+      if (model && pinned !== undefined) model = await store.setPinned(id, pinned);
+      if (model && next) {
+        const adapterHash = preparation.prepared(next)?.adapter?.hash ?? null;
+        model = await store.addVersion(id, { adapter: next.adapter, adapterHash });
+      }
+      if (!model) throw notRegistered(id, role, undefined, undefined);
+      const known = preparation.prepared(before);
+      if (known && pinned !== undefined) {
+        placement.pin(known.checkpoint, openOptions(before, known.checkpoint, deps.threads), id, pinned);
       }
       return describe(role, model);
     },
 
     async remove(role, id) {
       const [model] = await find(id, role, undefined);
-      const { prepared } = preparation.peek(model);
-      await store.remove(id);
-      if (prepared) await placement.drop(prepared.checkpoint, openOptions(model, prepared.checkpoint));
+      if (!(await store.remove(id))) throw notRegistered(id, role, undefined, undefined);
+      const { checkpoint } = preparation.prepared(model) ?? {};
+      const opened = checkpoint && openOptions(model, checkpoint, deps.threads);
+      if (checkpoint && opened) placement.pin(checkpoint, opened, id, false);
+      // Another id may use the same files.
+      if ((await all()).some(({ source }) => source === model.source)) return;
+      preparation.forget({ source: model.source });
+      if (checkpoint && opened) await placement.drop(checkpoint, opened);
     },
   };
 }
 
-/**
- * The checkpoint's own context. Those made for fewer than 2,048 positions are toys (tests, miniatures), and the stratos
- * prompts alone take 800 of their tokens: rotary positions have no table that ends, so they are served beyond.
- */
-function defaultContext({ config }: Checkpoint): number {
-  return config.maxPositions < TOY_POSITIONS ? TOY_CONTEXT : config.maxPositions;
+function firstVersion(role: ModelRole, body: RegisterModel): Version {
+  return {
+    id: body.id,
+    version: 1,
+    source: body.model,
+    adapter: body.adapter ?? null,
+    precision: body.precision,
+    device: body.device,
+    contextLength: body.context_length ?? null,
+    weightsHash: null,
+    adapterHash: null,
+    tokenizerHash: null,
+    formats: { [role]: body.format },
+  };
 }
 
-const TOY_POSITIONS = 2_048;
-const TOY_CONTEXT = 4_096;
-
-/** Rows per query where all are wanted: few round trips, little memory. */
-const PAGE = 100;
-
-/** fp32 gives the numbers of the reference implementations; smaller precisions are asked for by name. */
-function resolvePrecision(precision: string): Precision {
-  return precision === "auto" ? "fp32" : (precision as Precision);
-}
-
-/** A model with both roles may be named without one (the OpenAI routes): the teacher's format then. */
-function formatOf(version: Version, role: ModelRole | undefined): FormatSpec {
-  const { teacher, student } = version.formats;
-  return ((role ? version.formats[role] : undefined) ?? teacher ?? student ?? "stratos") as FormatSpec;
-}
-
-function statusOf(
-  state: "unknown" | "pending" | "ready" | "failed",
-  loaded: "loaded" | "loading" | "unloaded",
-  error: unknown,
-): ModelResource["status"] {
-  if (error !== undefined) return "failed";
-  if (state === "pending" || loaded === "loading") return "loading";
-  return loaded === "loaded" ? "ready" : "unloaded";
+/** What the schema cannot say. */
+function refuseBadFields(role: ModelRole, body: RegisterModel): void {
+  if (body.credential !== undefined && !/^(openai|tinker)\+/.test(body.model)) {
+    throw fail(
+      "invalid_value",
+      "a credential is for remote engines; models from files need none, the hub uses HF_TOKEN",
+      {
+        param: "credential",
+      },
+    );
+  }
+  if (typeof body.format === "string") return;
+  const wrong = formatProblem(body.format, role);
+  if (!wrong) return;
+  throw fail("invalid_value", `format.${wrong.field}: ${wrong.problem}`, { param: `format.${wrong.field}` });
 }
 
 function notRegistered(
@@ -329,39 +334,4 @@ function notRegistered(
     ? `${shown} is registered as a ${model.roles.join(" and ")} only; POST /v1/${what}s gives it this role too`
     : `no ${what} ${shown} is registered; POST /v1/${what}s registers one, GET /v1/models lists all`;
   return fail("model_not_found", message, { param });
-}
-
-function bodyOf(error: unknown): ReturnType<PreceptorError["toBody"]> {
-  const known =
-    error instanceof PreceptorError
-      ? error
-      : fail("internal_error", "the model could not be read; the log has the reason");
-  return known.toBody();
-}
-
-/** Settings that both roles of an id share; format, metadata and pinning may differ. */
-function shared(body: unknown): unknown {
-  const { format: _, metadata: __, pinned: ___, ...rest } = body as RegisterModel;
-  return rest;
-}
-
-/** JSON with sorted keys: jsonb does not keep their order. */
-function canonical(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) =>
-    inner && typeof inner === "object" && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
-}
-
-async function within<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, ms, undefined);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

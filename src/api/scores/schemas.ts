@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { boundedArray, errorSchema, modelNameSchema } from "../../http/schemas.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
 import { DEFAULT_COEFFICIENTS, DEFAULT_TEMPERATURE } from "../../rlt/reward.ts";
-import { questionSchema, solutionSchema, textSchema } from "../texts.ts";
+import { faultOfText, itemTextSchema } from "../texts.ts";
 
 /** One request holds the server's attention for minutes at this size; larger sets are datasets. */
 export const MAX_SCORE_ITEMS = 256;
@@ -45,12 +45,31 @@ export const estimatorSchema = z
   .openapi("KlOptions");
 
 const itemSchema = z.strictObject({
-  question: questionSchema,
-  solution: solutionSchema,
-  explanation: textSchema.optional().openapi({ description: "Clean text, without tags." }),
-  completion: textSchema
+  question: itemTextSchema.openapi({ example: "What is 2+3?" }),
+  solution: itemTextSchema.openapi({ example: "5" }),
+  explanation: itemTextSchema.optional().openapi({ description: "Clean text, without tags." }),
+  completion: itemTextSchema
     .optional()
     .openapi({ description: "A teacher's raw output, with or without its closing tag." }),
+});
+
+export type ScoreItem = z.output<typeof itemSchema>;
+
+/** What is wrong with the texts of one item. */
+export function faultOfItem(item: ScoreItem): { field: keyof ScoreItem; message: string } | undefined {
+  for (const field of ["question", "solution", "explanation", "completion"] as const) {
+    const message = faultOfText(item[field] ?? "", { filled: field === "question" || field === "solution" });
+    if (message !== undefined) return { field, message };
+  }
+  return undefined;
+}
+
+/** An unfit item is an error in its place; where no other stands beside it the request itself is refused. */
+const itemsSchema = boundedArray(itemSchema, { min: 1, max: MAX_SCORE_ITEMS }).superRefine((items, ctx) => {
+  const first = items[0] && faultOfItem(items[0]);
+  if (first && items.every(faultOfItem)) {
+    ctx.addIssue({ code: "custom", message: first.message, path: [0, first.field] });
+  }
 });
 
 export const createScoresSchema = z
@@ -59,7 +78,7 @@ export const createScoresSchema = z
     teacher: modelNameSchema.optional().openapi({
       description: "Without a teacher there is no KL: the reward is the student's side alone.",
     }),
-    items: boundedArray(itemSchema, { min: 1, max: MAX_SCORE_ITEMS }),
+    items: itemsSchema,
     temperature: z.number().min(0.01).max(100).default(DEFAULT_TEMPERATURE).openapi({
       description: "Logits of both models are divided by it, for the solution's tokens too.",
     }),
@@ -83,7 +102,6 @@ export const createScoresSchema = z
   });
 
 export type CreateScores = z.output<typeof createScoresSchema>;
-export type ScoreItem = CreateScores["items"][number];
 
 const tokenSchema = z.object({
   id: z.int(),

@@ -1,5 +1,6 @@
 import { mapLimited } from "../../concurrency.ts";
-import { fail, PreceptorError } from "../../errors.ts";
+import { type ErrorCode, fail, PreceptorError } from "../../errors.ts";
+import { assertSharedTokenizer, vocabularyOf } from "../../rlt/compare.ts";
 import type { StudentFormat, TeacherFormat } from "../../rlt/formats.ts";
 import { studentFormat, teacherFormat } from "../../rlt/formats.ts";
 import { explanationSteps } from "../../rlt/progress.ts";
@@ -7,7 +8,7 @@ import { pad } from "../../rlt/prompts.ts";
 import type { ScoringModel } from "../../rlt/reading.ts";
 import { type Score, type ScoreOptions, scoreExplanation, solutionBelief } from "../../rlt/score.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
-import type { CreateScores, ScoreItem, ScoreList, ScoreResource } from "./schemas.ts";
+import { type CreateScores, faultOfItem, type ScoreItem, type ScoreList, type ScoreResource } from "./schemas.ts";
 
 export interface ScoreService {
   create(request: CreateScores, signal?: AbortSignal): Promise<ScoreList>;
@@ -23,28 +24,39 @@ export function createScoreService(deps: { registry: ModelRegistry }): ScoreServ
       let teacher: HeldModel | null = null;
       try {
         if (request.teacher !== undefined) {
-          teacher = await deps.registry.hold(request.teacher, { role: "teacher", param: "teacher", signal });
+          const hold = { role: "teacher", param: "teacher", signal, beside: student } as const;
+          teacher = await deps.registry.hold(request.teacher, hold);
+          assertSharedTokenizer(vocabularyOf(teacher), vocabularyOf(student), request.kl.estimator);
         }
-        const pair = scoringPair(student, teacher);
-        let scoredTokens = 0;
-        const data = await mapLimited(request.items, PARALLEL_ITEMS, async (item, i) => {
-          try {
-            const { resource, tokens } = await scoreItem(pair, item, request, signal);
-            scoredTokens += tokens;
-            return resource;
-          } catch (error) {
-            if (!(error instanceof PreceptorError) || !isFaultOfItem(error)) throw error;
-            const param = error.param === undefined ? `items.${i}` : `items.${i}.${error.param}`;
-            return { object: "error" as const, error: { ...error.toBody(), param } };
-          }
-        });
-        return { object: "list", data, usage: { scored_tokens: scoredTokens } };
+        return await scoreItems(scoringPair(student, teacher), request, signal);
       } finally {
         student.release();
         teacher?.release();
       }
     },
   };
+}
+
+async function scoreItems(pair: ScoringPair, request: CreateScores, signal?: AbortSignal): Promise<ScoreList> {
+  let scoredTokens = 0;
+  // What ends the request (a dead engine) ends the items beside it too.
+  const ended = new AbortController();
+  const either = signal ? AbortSignal.any([signal, ended.signal]) : ended.signal;
+  const data = await mapLimited(request.items, PARALLEL_ITEMS, async (item, i) => {
+    try {
+      const { resource, tokens } = await scoreItem(pair, item, request, either);
+      scoredTokens += tokens;
+      return resource;
+    } catch (error) {
+      if (error instanceof PreceptorError && isFaultOfItem(error)) {
+        const param = error.param === undefined ? `items.${i}` : `items.${i}.${error.param}`;
+        return { object: "error" as const, error: { ...error.toBody(), param } };
+      }
+      ended.abort();
+      throw error;
+    }
+  });
+  return { object: "list", data, usage: { scored_tokens: scoredTokens } };
 }
 
 export interface ScoringPair {
@@ -68,10 +80,16 @@ function scoringModel({ id, version, engine, text, adapter }: HeldModel): Omit<S
   return { id, version, engine, text, adapter };
 }
 
-/** What one item's own text causes; anything else (a dead engine, a lost client) ends the request. */
-function isFaultOfItem(error: PreceptorError): boolean {
-  return error.status === 400 && error.code !== "estimator_needs_shared_tokenizer";
+/** What one item's own text causes; anything else (a dead engine, a lost client, a model without a template) ends the request. */
+export function isFaultOfItem(error: PreceptorError): boolean {
+  return error.status === 400 && !FAULTS_OF_MODELS.has(error.code);
 }
+
+const FAULTS_OF_MODELS: ReadonlySet<ErrorCode> = new Set([
+  "estimator_needs_shared_tokenizer",
+  "unsupported_by_backend",
+  "chat_template_missing",
+]);
 
 export interface ItemOptions {
   temperature: number;
@@ -90,6 +108,8 @@ export async function scoreItem(
 ): Promise<{ resource: ScoreResource; tokens: number }> {
   const close = closingTag(pair);
   const completion = rawCompletion(item, close);
+  const fault = faultOfItem(item);
+  if (fault) throw fail("invalid_value", fault.message, { param: fault.field });
   const include = new Set(request.include);
   const options: ScoreOptions = {
     temperature: request.temperature,

@@ -1,6 +1,6 @@
-import type { Worker } from "node:worker_threads";
+import { MessageChannel, type Worker } from "node:worker_threads";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { createPeer, type Peer } from "../../../src/thread/peer.ts";
+import { createPeer, type HandlerContext, type Peer } from "../../../src/thread/peer.ts";
 import { spawnWorker } from "../../../src/thread/spawn.ts";
 
 let worker: Worker;
@@ -41,6 +41,28 @@ test("an aborted call ends on the other side", async () => {
   const waiting = peer.call("wait", null, { signal: controller.signal });
   controller.abort();
   await expect(waiting).rejects.toMatchObject({ code: "cancelled" });
+});
+
+test("what cannot be copied to another thread is refused, and the next call works", async () => {
+  await expect(peer.call("add", { a: () => 1 })).rejects.toThrow(/could not be cloned/);
+  expect(await peer.call("add", { a: 1, b: 1 })).toBe(2);
+});
+
+test("a handler that waits for its reader is let go when its caller is gone", async () => {
+  const { port1, port2 } = new MessageChannel();
+  let ended = false;
+  const server = createPeer(port1, {
+    async endless(_: unknown, { emit, signal }: HandlerContext) {
+      while (!signal.aborted) await emit(1);
+      ended = true;
+    },
+  });
+  const client = createPeer(port2, {});
+  const reader = client.stream("endless", null)[Symbol.asyncIterator]();
+  expect(await reader.next()).toEqual({ value: 1, done: false });
+  server.fail(new Error("closing"));
+  await expect.poll(() => ended).toBe(true);
+  port1.close();
 });
 
 test("a dead thread rejects what is under way and what comes later", async () => {

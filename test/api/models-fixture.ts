@@ -1,0 +1,121 @@
+/** Registered models behind the real app: tiny real checkpoints, a real database, an engine and a tokenizer that pretend. */
+import { cp, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { createPreparation } from "../../src/api/models/preparation.ts";
+import type { ModelRegistry } from "../../src/api/models/registry.ts";
+import { modelRoutes } from "../../src/api/models/routes.ts";
+import { createModelService, type ModelService } from "../../src/api/models/service.ts";
+import type { Database } from "../../src/db/database.ts";
+import { createModelStore } from "../../src/db/model-store.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { createPlacement, type Placement } from "../../src/engine/placement.ts";
+import { fail } from "../../src/errors.ts";
+import { createApp } from "../../src/http/app.ts";
+import type { TextService } from "../../src/text/text.ts";
+import { createFakeEngine, createFakeText } from "./fakes.ts";
+
+const GOLDEN = fileURLToPath(new URL("../golden/models", import.meta.url));
+
+/** A models directory with copies of golden checkpoints under names of their own: `{ base: "llama" }`. */
+export async function modelsDirectory(copies: Readonly<Record<string, string>>): Promise<string> {
+  const directory = await mkdtemp(path.join(tmpdir(), "preceptor-models-"));
+  for (const [name, golden] of Object.entries(copies)) {
+    await cp(path.join(GOLDEN, golden), path.join(directory, name), { recursive: true });
+  }
+  return directory;
+}
+
+/** What every pretended model takes. */
+const MODEL_BYTES = 64 * 2 ** 20;
+
+export interface ModelsFixture {
+  service: ModelService;
+  registry: ModelRegistry;
+  placement: Placement;
+  call(method: string, path: string, body?: object): Promise<{ status: number; body: Answer; headers: Headers }>;
+  /** What the pretended parts were asked for. */
+  opened: string[];
+  tokenizers: string[];
+  converted: string[];
+  close(): Promise<void>;
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came back
+export type Answer = any;
+
+export interface ModelsOptions {
+  database: Database;
+  directory: string;
+  /** Called when weights load; throws what the engine would. */
+  onOpen?: () => Promise<void> | void;
+  materialiseGguf?: (file: string) => Promise<string>;
+  resolveHub?: () => Promise<string>;
+  budgetBytes?: number;
+}
+
+export function createModelsFixture(options: ModelsOptions): ModelsFixture {
+  const { database, directory } = options;
+  const opened: string[] = [];
+  const tokenizers: string[] = [];
+  const converted: string[] = [];
+  const engine: Engine = {
+    name: "fake",
+    capabilities: { ...createFakeEngine().capabilities, batch_invariant: false },
+    async check({ device }) {
+      if (device !== "cpu") throw fail("unsupported_by_backend", `no ${device} here; use cpu`, { param: "device" });
+    },
+    async open(checkpoint, { contextLength }) {
+      opened.push(path.basename(checkpoint.directory));
+      await options.onOpen?.();
+      const model = createFakeEngine({ contextLength, vocabSize: checkpoint.config.vocabSize });
+      return { ...model, memoryBytes: () => MODEL_BYTES };
+    },
+  };
+  const text: TextService = {
+    async open(folder) {
+      tokenizers.push(path.basename(folder));
+      return createFakeText();
+    },
+    close: async () => undefined,
+  };
+  const placement = createPlacement({ engine, budgetBytes: options.budgetBytes ?? 2 ** 40, waitMs: 2_000 });
+  const service = createModelService({
+    store: createModelStore(database.db),
+    preparation: createPreparation({
+      text,
+      modelsDirs: [directory],
+      cacheRoots: [],
+      async materialiseGguf(file) {
+        converted.push(path.basename(file));
+        if (!options.materialiseGguf) throw fail("invalid_checkpoint", "not a GGUF file");
+        return options.materialiseGguf(file);
+      },
+      resolveHub: options.resolveHub ?? (() => Promise.reject(fail("hub_error", "no network in this test"))),
+    }),
+    placement,
+    engine,
+    threads: 1,
+  });
+  const app = createApp({ routes: [modelRoutes({ models: service })], authenticate: null, strictJson: true });
+  return {
+    service,
+    registry: service,
+    placement,
+    opened,
+    tokenizers,
+    converted,
+    async call(method, route, body) {
+      const response = await app.request(`http://127.0.0.1${route}`, {
+        method,
+        headers: { "content-type": "application/json", host: "127.0.0.1" },
+        ...(body ? { body: JSON.stringify(body) } : {}),
+      });
+      return { status: response.status, body: await response.json(), headers: response.headers };
+    },
+    close: () => placement.close(),
+  };
+}
+
+export const removeDirectory = (directory: string): Promise<void> => rm(directory, { recursive: true, force: true });
