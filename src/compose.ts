@@ -31,6 +31,7 @@ export interface App {
 }
 
 export async function compose(config: Config, log: Logger): Promise<App> {
+  const early = holdBack(log);
   const stack: (() => Promise<void>)[] = [];
   const closeAll = async (): Promise<void> => {
     for (const close of stack.splice(0).reverse()) {
@@ -38,20 +39,40 @@ export async function compose(config: Config, log: Logger): Promise<App> {
     }
   };
   try {
-    return await build(config, log, (close) => stack.push(close), closeAll);
+    return await build(config, log, early.log, (close) => stack.push(close), closeAll);
   } catch (error) {
     await closeAll();
     throw error;
+  } finally {
+    early.release();
   }
+}
+
+type Notices = Pick<Logger, "info" | "warn" | "error">;
+
+/** Programs that start this one read the first line of its log for the address: what is to be said before waits for it. */
+function holdBack(log: Logger): { log: Notices; release(): void } {
+  const lines: (() => void)[] = [];
+  const later =
+    (level: keyof Notices) =>
+    (...line: unknown[]): void =>
+      void lines.push(() => (log[level] as (...line: unknown[]) => void)(...line));
+  return {
+    log: { info: later("info"), warn: later("warn"), error: later("error") } as Notices,
+    release() {
+      for (const line of lines.splice(0)) line();
+    },
+  };
 }
 
 async function build(
   config: Config,
   log: Logger,
+  early: Notices,
   onClose: (close: () => Promise<void>) => void,
   closeAll: () => Promise<void>,
 ): Promise<App> {
-  for (const warning of config.warnings) log.warn(warning);
+  for (const warning of config.warnings) early.warn(warning);
   const cacheDir = path.join(config.dataDir, "cache");
   await mkdir(cacheDir, { recursive: true });
 
@@ -104,7 +125,7 @@ async function build(
     log,
   });
   onClose(() => explanations.close());
-  await registerFound({ models, modelsDirs: config.modelsDirs, log });
+  await registerFound({ models, modelsDirs: config.modelsDirs, log: early });
   onClose(await settleInterrupted(explanations, { exclusive: database.kind === "pglite", log }));
 
   const lifecycle = createLifecycle();

@@ -39,11 +39,11 @@ export async function openAdapter(
 
 function requireFiles(dir: ModelDirectory): void {
   if (!dir.entries.has(CONFIG)) {
-    throw fail("invalid_adapter", `${dir.path} has no ${CONFIG}; give the directory of a PEFT adapter`);
+    throw fail("invalid_adapter", `${dir.name} has no ${CONFIG}; give the directory of a PEFT adapter`);
   }
   if (dir.entries.has(WEIGHTS)) return;
   const hint = dir.entries.has("adapter_model.bin") ? "; convert adapter_model.bin to safetensors" : "";
-  throw fail("invalid_adapter", `${dir.path} has no ${WEIGHTS}${hint}`);
+  throw fail("invalid_adapter", `${dir.name} has no ${WEIGHTS}${hint}`);
 }
 
 /** The readers of files speak of checkpoints; here the same problem is the adapter's. */

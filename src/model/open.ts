@@ -46,13 +46,13 @@ function noConfig(dir: ModelDirectory): Error {
   if (dir.entries.has("adapter_config.json")) {
     return fail(
       "invalid_checkpoint",
-      `${dir.path} holds an adapter, not a model; pass it as adapter, with its base as model`,
+      `${dir.name} holds an adapter, not a model; pass it as adapter, with its base as model`,
     );
   }
   const gguf = [...dir.entries].find((name) => name.endsWith(".gguf"));
   if (gguf !== undefined)
-    return fail("invalid_checkpoint", `${dir.path} has no config.json; for GGUF give the file itself: ${gguf}`);
-  return fail("invalid_checkpoint", `${dir.path} has no config.json; give the directory of a Hugging Face checkpoint`);
+    return fail("invalid_checkpoint", `${dir.name} has no config.json; for GGUF give the file itself: ${gguf}`);
+  return fail("invalid_checkpoint", `${dir.name} has no config.json; give the directory of a Hugging Face checkpoint`);
 }
 
 async function readGenerationConfig(dir: ModelDirectory): Promise<JsonObject | null> {

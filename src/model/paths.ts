@@ -33,6 +33,8 @@ function ownRoots(directory: string): string[] {
 export interface ModelDirectory {
   /** Resolved. */
   readonly path: string;
+  /** Its last part: what messages call it, since the server's paths are nobody else's business. */
+  readonly name: string;
   /** Names of its entries. */
   readonly entries: ReadonlySet<string>;
   /** Resolved path and size of a regular file directly in the directory. Errors: `invalid_checkpoint`, `model_source_not_allowed`. */
@@ -48,20 +50,26 @@ export async function openDirectory(directory: string, allowedRoots?: readonly s
   }
   const resolved = await realpath(directory).catch(() => null);
   if (resolved === null || !(await stat(resolved)).isDirectory()) {
-    throw fail("model_source_not_found", `${directory} is not a directory; give the directory that holds config.json`);
+    throw fail(
+      "model_source_not_found",
+      `${path.basename(directory)} is not a directory; give the directory that holds config.json`,
+    );
   }
   const roots = allowedRoots === undefined ? ownRoots(resolved) : await resolveRoots(allowedRoots);
   if (!roots.some((root) => isInside(resolved, root))) {
     throw fail(
       "model_source_not_allowed",
-      `${directory} lies outside the models directories; move it below one of them or add its directory to PRECEPTOR_MODELS_DIRS`,
+      `${path.basename(directory)} lies outside the models directories; move it below one of them or add its directory to PRECEPTOR_MODELS_DIRS`,
     );
   }
   const entries = await readdir(resolved).catch((cause) => {
-    throw fail("model_source_not_found", `${directory} cannot be read; check its permissions`, { cause });
+    throw fail("model_source_not_found", `${path.basename(directory)} cannot be read; check its permissions`, {
+      cause,
+    });
   });
   return {
     path: resolved,
+    name: path.basename(resolved),
     entries: new Set(entries),
     file: (name) => resolveFile(resolved, name, roots),
     roots,
@@ -73,7 +81,7 @@ async function resolveFile(directory: string, name: string, roots: readonly stri
     throw fail("invalid_checkpoint", `${JSON.stringify(name)} is not the name of a file in the model's own directory`);
   }
   const resolved = await realpath(path.join(directory, name)).catch(() => null);
-  if (resolved === null) throw fail("invalid_checkpoint", `${name} is missing from ${directory}`);
+  if (resolved === null) throw fail("invalid_checkpoint", `${name} is missing from ${path.basename(directory)}`);
   if (!roots.some((root) => isInside(resolved, root))) {
     throw fail(
       "model_source_not_allowed",
@@ -82,9 +90,11 @@ async function resolveFile(directory: string, name: string, roots: readonly stri
   }
   const info = await stat(resolved);
   // A FIFO or a device would block the reader for ever.
-  if (!info.isFile()) throw fail("invalid_checkpoint", `${name} in ${directory} is not a regular file`);
+  if (!info.isFile()) throw fail("invalid_checkpoint", `${name} in ${path.basename(directory)} is not a regular file`);
   await access(resolved, constants.R_OK).catch((cause) => {
-    throw fail("invalid_checkpoint", `${name} in ${directory} cannot be read; check its permissions`, { cause });
+    throw fail("invalid_checkpoint", `${name} in ${path.basename(directory)} cannot be read; check its permissions`, {
+      cause,
+    });
   });
   return { path: resolved, bytes: info.size };
 }

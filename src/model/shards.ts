@@ -74,8 +74,8 @@ function noWeights(directory: ModelDirectory): Error {
   if (other !== undefined) {
     return fail(
       "unsupported_checkpoint",
-      `${directory.path} has ${other} but no model.safetensors; convert it to safetensors (in Transformers: model.save_pretrained(directory, safe_serialization=True))`,
+      `${directory.name} has ${other} but no model.safetensors; convert it to safetensors (in Transformers: model.save_pretrained(directory, safe_serialization=True))`,
     );
   }
-  return fail("invalid_checkpoint", `${directory.path} has neither ${SINGLE} nor ${INDEX}`);
+  return fail("invalid_checkpoint", `${directory.name} has neither ${SINGLE} nor ${INDEX}`);
 }

@@ -108,9 +108,9 @@ export async function resolveLocalModel(model: string, modelsDirs: readonly stri
       outside = true;
     }
   }
-  if (outside) throw notAllowed(model, modelsDirs);
+  if (outside) throw notAllowed(model);
   throw notFound(
-    `${model} does not exist; looked in ${modelsDirs.join(", ") || "no directory: PRECEPTOR_MODELS_DIRS is empty"}`,
+    `${model} does not exist; looked in the directories of PRECEPTOR_MODELS_DIRS${modelsDirs.length === 0 ? ", which is empty" : ""}`,
   );
 }
 
@@ -118,10 +118,10 @@ function notFound(message: string): Error {
   return fail("model_source_not_found", message, { param: "model" });
 }
 
-function notAllowed(model: string, modelsDirs: readonly string[]): Error {
+function notAllowed(model: string): Error {
   return fail(
     "model_source_not_allowed",
-    `${model} lies outside the models directories (${modelsDirs.join(", ")}); move it there or add its directory to PRECEPTOR_MODELS_DIRS`,
+    `${model} lies outside the models directories; move it into one of them or add its directory to PRECEPTOR_MODELS_DIRS`,
     { param: "model" },
   );
 }

@@ -18,7 +18,7 @@ const PARALLEL_REGISTRATIONS = 2;
 export async function registerFound(deps: {
   models: Pick<ModelService, "register" | "wasRegistered">;
   modelsDirs: readonly string[];
-  log: Logger;
+  log: Pick<Logger, "info" | "warn" | "error">;
 }): Promise<void> {
   const { models, modelsDirs, log } = deps;
   const found = new Map<string, string>();

@@ -59,7 +59,7 @@ export function convertGguf(
     writeWeights(path, plan, join(temporary, "model.safetensors"), onProgress);
     publish(temporary, target);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(parent, file, error);
+    if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(file, error);
     throw error;
   } finally {
     rmSync(temporary, { recursive: true, force: true });
@@ -98,14 +98,18 @@ function isAlive(pid: number): boolean {
 
 function demandSpace(parent: string, bytes: number, file: GgufFile): void {
   const { bavail, bsize } = statfsSync(parent);
-  if (bavail * bsize < bytes + SPARE_BYTES) throw diskFull(parent, file, undefined, bytes);
+  if (bavail * bsize < bytes + SPARE_BYTES) throw diskFull(file, undefined, bytes);
 }
 
-function diskFull(parent: string, file: GgufFile, cause?: unknown, bytes?: number): Error {
+function diskFull(file: GgufFile, cause?: unknown, bytes?: number): Error {
   const need = bytes === undefined ? "the disk filled up" : `${gigabytes(bytes)} are needed, more than is free,`;
-  return fail("engine_failed", `${file.label}: ${need} in ${parent}; free some space or move the data directory`, {
-    cause,
-  });
+  return fail(
+    "engine_failed",
+    `${file.label}: ${need} in the data directory; free some space or move the data directory`,
+    {
+      cause,
+    },
+  );
 }
 
 function gigabytes(bytes: number): string {

@@ -158,7 +158,7 @@ async function fetchRest(
     }
     await handle.sync();
   } catch (error) {
-    throw explain(error, idle.signal.aborted, partial, file, deps);
+    throw explain(error, idle.signal.aborted, file, deps);
   } finally {
     clearTimeout(timer);
     await handle.close();
@@ -177,11 +177,11 @@ function continuesAt(response: Response, offset: number): boolean {
 }
 
 /** What a failure in the middle of a transfer means. */
-function explain(error: unknown, idle: boolean, partial: string, file: RemoteFile, deps: HubDeps): unknown {
+function explain(error: unknown, idle: boolean, file: RemoteFile, deps: HubDeps): unknown {
   if (deps.signal?.aborted) return fail("cancelled", `the download of ${file.name} was cancelled`, { cause: error });
   if (error instanceof TransientError) return idle ? new TransientError("the hub sends nothing") : error;
   const { code } = error as NodeJS.ErrnoException;
-  if (code === "ENOSPC" || code === "EDQUOT") return diskFull(partial, file);
+  if (code === "ENOSPC" || code === "EDQUOT") return diskFull(file);
   if (error instanceof TypeError || idle || (error as Error).name === "AbortError") {
     return new TransientError(
       idle ? "the hub sends nothing" : `the connection was cut (${reasonOf(error)})`,
@@ -195,13 +195,10 @@ function explain(error: unknown, idle: boolean, partial: string, file: RemoteFil
 async function demandSpace(partial: string, contents: RemoteContents, file: RemoteFile): Promise<void> {
   const missing = (contents.size ?? 0) - ((await fileSize(partial)) ?? 0);
   const { bavail, bsize } = await statfs(dirname(partial));
-  if (missing > bavail * bsize) throw diskFull(partial, file, missing);
+  if (missing > bavail * bsize) throw diskFull(file, missing);
 }
 
-function diskFull(partial: string, file: RemoteFile, missing?: number): Error {
+function diskFull(file: RemoteFile, missing?: number): Error {
   const need = missing === undefined ? "" : ` (${(missing / 1e9).toFixed(1)} GB are still needed)`;
-  return fail(
-    "hub_error",
-    `${file.name}: the disk of ${dirname(partial)} is full${need}; free some space or set HF_HOME`,
-  );
+  return fail("hub_error", `${file.name}: the disk of the hub cache is full${need}; free some space or set HF_HOME`);
 }

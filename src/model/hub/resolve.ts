@@ -29,18 +29,18 @@ export async function resolveHub(reference: HubReference, deps: HubDeps): Promis
   const running = underWay.get(key);
   if (running) return running;
   const work = resolveOnce(repo, revision, clean)
-    .catch((error: unknown) => Promise.reject(explainDisk(error, clean)))
+    .catch((error: unknown) => Promise.reject(explainDisk(error)))
     .finally(() => underWay.delete(key));
   underWay.set(key, work);
   return work;
 }
 
 /** A cache that cannot be written is the user's to mend, not a fault of ours. */
-function explainDisk(error: unknown, deps: HubDeps): unknown {
+function explainDisk(error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (error instanceof PreceptorError || typeof code !== "string") return error;
   const problem = code === "ENOSPC" || code === "EDQUOT" ? "is full" : `cannot be written (${code})`;
-  return fail("hub_error", `the cache in ${deps.cacheDir} ${problem}; mend this or set HF_HOME to another place`, {
+  return fail("hub_error", `the hub cache ${problem}; mend this or set HF_HOME to another place`, {
     cause: error,
   });
 }
@@ -83,7 +83,7 @@ async function fromCache(cache: RepoCache, repo: string, revision: string, why: 
   if (missing === null) return cache.snapshot(commit);
   throw fail(
     "hub_error",
-    `${why}, and ${repo}@${revision} is not complete in the cache ${cache.directory} (${missing}); download it once with the network`,
+    `${why}, and ${repo}@${revision} is not complete in the cache (${missing}); download it once with the network`,
   );
 }
 
