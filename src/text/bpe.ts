@@ -5,6 +5,9 @@ import type { BpeSpec } from "./tokenizer-file.ts";
  * Byte-pair encoding of one word: start from characters, always join the adjacent pair that was learnt first (leftmost on
  * a tie) until no pair is known. Pairs wait in a heap, O(n log n). Sennrich et al., arXiv 1508.07909; unknown characters
  * and byte fallback as in the Rust tokenizers.
+ *
+ * Ours, because spans need what the JavaScript library does not give: where each token ends, special tokens that stay
+ * text, and long texts without quadratic time. The tests hold it to that library's ids.
  */
 export interface Bpe {
   /**

@@ -1,21 +1,13 @@
 import { fail } from "../../errors.ts";
-import type { HeldModel, ModelRegistry } from "../models/registry.ts";
+import type { HeldModel } from "../models/registry.ts";
 import { addToMessage, chatDeltas, emptyMessage, isSilent } from "./chat-chunks.ts";
 import { toChatMessages } from "./chat-messages.ts";
 import { type Job, provenanceOf, usageOf } from "./generate.ts";
-import { CHAT_NEUTRAL, refuseUnsupported } from "./neutral-fields.ts";
+import { CHAT_NEUTRAL } from "./neutral-fields.ts";
+import { type GenerationDeps, headOf, openJob } from "./open-job.ts";
 import { checkContext, encodeChat } from "./prompts.ts";
-import { checkSize, checkStreamOptions, resolveSpec } from "./sampling.ts";
+import { checkSize, resolveSpec } from "./sampling.ts";
 import type { ChatChunk, ChatCompletion, ChatRequest } from "./schemas-chat.ts";
-
-export interface ChatDeps {
-  registry: Pick<ModelRegistry, "hold">;
-  /** Unix seconds. */
-  now: () => number;
-  /** Unsigned 32-bit. */
-  randomSeed: () => number;
-  newId: () => string;
-}
 
 /** `POST /v1/chat/completions`. What the caller did wrong is thrown before the first chunk. */
 export interface ChatCompletions {
@@ -23,25 +15,9 @@ export interface ChatCompletions {
   stream(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatChunk>;
 }
 
-export function createChatCompletions(deps: ChatDeps): ChatCompletions {
-  async function open(body: ChatRequest, signal: AbortSignal): Promise<Job> {
-    refuseUnsupported(body, CHAT_NEUTRAL);
-    checkStreamOptions(body);
-    const held = await deps.registry.hold(body.model, { param: "model", signal });
-    try {
-      return await prepare(body, held, deps.randomSeed);
-    } catch (error) {
-      held.release();
-      throw error;
-    }
-  }
-
-  const head = (body: ChatRequest, { held }: Job) => ({
-    id: deps.newId(),
-    created: deps.now(),
-    model: body.model,
-    system_fingerprint: `${held.id}@${held.version}`,
-  });
+export function createChatCompletions(deps: GenerationDeps): ChatCompletions {
+  const open = (body: ChatRequest, signal: AbortSignal): Promise<Job> =>
+    openJob(deps, body, CHAT_NEUTRAL, signal, (held) => prepare(body, held, deps.randomSeed));
 
   async function complete(body: ChatRequest, signal: AbortSignal): Promise<ChatCompletion> {
     const job = await open(body, signal);
@@ -50,7 +26,7 @@ export function createChatCompletions(deps: ChatDeps): ChatCompletions {
       for await (const delta of chatDeltas(job, signal)) addToMessage(choices[delta.index]!, delta);
       const { prompt_token_ids, prompt_logprobs } = choices[0]!;
       return {
-        ...head(body, job),
+        ...headOf(deps, body, job),
         object: "chat.completion",
         choices,
         usage: usageOf(job),
@@ -66,7 +42,7 @@ export function createChatCompletions(deps: ChatDeps): ChatCompletions {
   async function* stream(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatChunk> {
     const job = await open(body, signal);
     try {
-      const base = { ...head(body, job), object: "chat.completion.chunk" as const };
+      const base = { ...headOf(deps, body, job), object: "chat.completion.chunk" as const };
       const withUsage = body.stream_options?.include_usage ?? false;
       // With include_usage every chunk has the field, null in all but the last.
       const common = withUsage ? { ...base, usage: null } : base;

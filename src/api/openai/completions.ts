@@ -1,22 +1,14 @@
-import type { HeldModel, ModelRegistry } from "../models/registry.ts";
+import type { HeldModel } from "../models/registry.ts";
 import { addToChoice, completionDeltas, emptyChoice, isSilent } from "./completion-chunks.ts";
 import { type Job, provenanceOf, usageOf } from "./generate.ts";
-import { COMPLETION_NEUTRAL, refuseUnsupported } from "./neutral-fields.ts";
+import { COMPLETION_NEUTRAL } from "./neutral-fields.ts";
+import { type GenerationDeps, headOf, openJob } from "./open-job.ts";
 import { checkContext, type EncodedPrompt, encodeRawPrompt, splitPrompts } from "./prompts.ts";
-import { checkSize, checkStreamOptions, resolveSpec } from "./sampling.ts";
+import { checkSize, resolveSpec } from "./sampling.ts";
 import type { Completion, CompletionChunk, CompletionRequest } from "./schemas-completions.ts";
 
 /** OpenAI's default. */
 const DEFAULT_MAX_TOKENS = 16;
-
-export interface CompletionsDeps {
-  registry: Pick<ModelRegistry, "hold">;
-  /** Unix seconds. */
-  now: () => number;
-  /** Unsigned 32-bit. */
-  randomSeed: () => number;
-  newId: () => string;
-}
 
 /** `POST /v1/completions`. What the caller did wrong is thrown before the first chunk. */
 export interface Completions {
@@ -24,25 +16,13 @@ export interface Completions {
   stream(body: CompletionRequest, signal: AbortSignal): AsyncGenerator<CompletionChunk>;
 }
 
-export function createCompletions(deps: CompletionsDeps): Completions {
-  async function open(body: CompletionRequest, signal: AbortSignal): Promise<Job> {
-    refuseUnsupported(body, COMPLETION_NEUTRAL);
-    checkStreamOptions(body);
-    const held = await deps.registry.hold(body.model, { param: "model", signal });
-    try {
-      return await prepare(body, held, deps.randomSeed, signal);
-    } catch (error) {
-      held.release();
-      throw error;
-    }
-  }
+export function createCompletions(deps: GenerationDeps): Completions {
+  const open = (body: CompletionRequest, signal: AbortSignal): Promise<Job> =>
+    openJob(deps, body, COMPLETION_NEUTRAL, signal, (held) => prepare(body, held, deps.randomSeed, signal));
 
-  const head = (body: CompletionRequest, { held }: Job) => ({
-    id: deps.newId(),
+  const head = (body: CompletionRequest, job: Job) => ({
+    ...headOf(deps, body, job),
     object: "text_completion" as const,
-    created: deps.now(),
-    model: body.model,
-    system_fingerprint: `${held.id}@${held.version}`,
   });
 
   async function complete(body: CompletionRequest, signal: AbortSignal): Promise<Completion> {
