@@ -26,8 +26,6 @@ export const listQuery = z.strictObject({
     .openapi({ description: "By creation time; `desc` begins with the newest." }),
 });
 
-export type ListQuery = z.infer<typeof listQuery>;
-
 export interface List<T> {
   object: "list";
   data: T[];

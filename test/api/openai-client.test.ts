@@ -20,7 +20,12 @@ const KEY = "sk-a-key-for-this-test-only";
 const SAYS = "because the teacher says 😀";
 
 const engine = createFakeEngine({ script: () => encodePlain(SAYS) });
-const slow = createFakeEngine({ tokenDelayMs: 10, contextLength: 5000 });
+// Its text goes on until somebody ends it: drawn at random it might end its turn before the client leaves.
+const slow = createFakeEngine({
+  tokenDelayMs: 10,
+  contextLength: 5000,
+  script: () => encodePlain("word ".repeat(900)),
+});
 const broken = createFakeEngine({ failAfterTokens: 3, script: () => encodePlain("one two three") });
 const registry = createFakeRegistry({ fake: { engine }, slow: { engine: slow }, broken: { engine: broken } });
 

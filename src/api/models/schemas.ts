@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { listQuery, listSchema } from "../../http/list.ts";
 import { errorSchema, metadataSchema, slugSchema, timestampSchema } from "../../http/schemas.ts";
+import { DEFAULT_FORMAT } from "../../rlt/formats.ts";
 
 /** A prompt text is a page, not a book. */
 const MAX_FORMAT_TEXT = 20_000;
@@ -45,7 +46,7 @@ export const registerModelSchema = z
     adapter: z.string().min(1).max(4096).optional().openapi({
       description: "A PEFT LoRA directory under a models directory.",
     }),
-    format: formatSchema.default("stratos"),
+    format: formatSchema.default(DEFAULT_FORMAT),
     precision: precisionSchema.default("auto"),
     device: deviceSchema.default("auto"),
     context_length: z

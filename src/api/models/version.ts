@@ -2,7 +2,7 @@
 import type { ModelRole } from "../../db/records.ts";
 import type { OpenOptions, Precision } from "../../engine/engine.ts";
 import type { Checkpoint } from "../../model/checkpoint.ts";
-import type { FormatSpec } from "../../rlt/formats.ts";
+import { DEFAULT_FORMAT, type FormatSpec } from "../../rlt/formats.ts";
 import type { VersionSource } from "./preparation.ts";
 
 /** As stored; hashes are null where a download or conversion was still under way when it was registered. */
@@ -51,5 +51,5 @@ const TOY_CONTEXT = 4_096;
 /** A model with both roles may be named without one (the OpenAI routes): the teacher's format then. */
 export function formatOf(version: Version, role: ModelRole | undefined): FormatSpec {
   const { teacher, student } = version.formats;
-  return ((role ? version.formats[role] : undefined) ?? teacher ?? student ?? "stratos") as FormatSpec;
+  return ((role ? version.formats[role] : undefined) ?? teacher ?? student ?? DEFAULT_FORMAT) as FormatSpec;
 }

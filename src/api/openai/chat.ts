@@ -4,7 +4,7 @@ import { addToMessage, chatDeltas, emptyMessage, isSilent } from "./chat-chunks.
 import { toChatMessages } from "./chat-messages.ts";
 import { type Job, provenanceOf, usageOf } from "./generate.ts";
 import { CHAT_NEUTRAL } from "./neutral-fields.ts";
-import { type GenerationDeps, headOf, openJob } from "./open-job.ts";
+import { chunksOf, type GenerationDeps, headOf, openJob } from "./open-job.ts";
 import { checkContext, encodeChat } from "./prompts.ts";
 import { checkSize, resolveSpec } from "./sampling.ts";
 import type { ChatChunk, ChatCompletion, ChatRequest } from "./schemas-chat.ts";
@@ -44,15 +44,7 @@ export function createChatCompletions(deps: GenerationDeps): ChatCompletions {
     try {
       const base = { ...headOf(deps, body, job), object: "chat.completion.chunk" as const };
       const withUsage = body.stream_options?.include_usage ?? false;
-      // With include_usage every chunk has the field, null in all but the last.
-      const common = withUsage ? { ...base, usage: null } : base;
-      let first: Partial<ChatChunk> = provenanceOf(job);
-      for await (const delta of chatDeltas(job, signal)) {
-        if (isSilent(delta)) continue;
-        yield { ...common, choices: [delta], ...first };
-        first = {};
-      }
-      if (withUsage) yield { ...base, choices: [], usage: usageOf(job) };
+      yield* chunksOf(job, base, chatDeltas(job, signal), { isSilent, withUsage });
     } finally {
       job.held.release();
     }

@@ -2,7 +2,7 @@ import type { HeldModel } from "../models/registry.ts";
 import { addToChoice, completionDeltas, emptyChoice, isSilent } from "./completion-chunks.ts";
 import { type Job, provenanceOf, usageOf } from "./generate.ts";
 import { COMPLETION_NEUTRAL } from "./neutral-fields.ts";
-import { type GenerationDeps, headOf, openJob } from "./open-job.ts";
+import { chunksOf, type GenerationDeps, headOf, openJob } from "./open-job.ts";
 import { checkContext, type EncodedPrompt, encodeRawPrompt, splitPrompts } from "./prompts.ts";
 import { checkSize, resolveSpec } from "./sampling.ts";
 import type { Completion, CompletionChunk, CompletionRequest } from "./schemas-completions.ts";
@@ -41,15 +41,7 @@ export function createCompletions(deps: GenerationDeps): Completions {
     try {
       const base = head(body, job);
       const withUsage = body.stream_options?.include_usage ?? false;
-      // With include_usage every chunk has the field, null in all but the last.
-      const common = withUsage ? { ...base, usage: null } : base;
-      let first: Partial<CompletionChunk> = provenanceOf(job);
-      for await (const delta of completionDeltas(job, signal)) {
-        if (isSilent(delta)) continue;
-        yield { ...common, choices: [delta], ...first };
-        first = {};
-      }
-      if (withUsage) yield { ...base, choices: [], usage: usageOf(job) };
+      yield* chunksOf(job, base, completionDeltas(job, signal), { isSilent, withUsage });
     } finally {
       job.held.release();
     }

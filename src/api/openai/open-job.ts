@@ -1,5 +1,5 @@
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
-import type { Job } from "./generate.ts";
+import { type Job, provenanceOf, usageOf } from "./generate.ts";
 import { type NeutralTable, refuseUnsupported } from "./neutral-fields.ts";
 import { checkStreamOptions } from "./sampling.ts";
 
@@ -42,4 +42,22 @@ export function headOf(deps: GenerationDeps, body: Body, { held }: Job) {
     model: body.model,
     system_fingerprint: `${held.id}@${held.version}`,
   };
+}
+
+/** A stream's chunks: one per delta worth sending, the first with what made it, at last the usage where it was asked for. */
+export async function* chunksOf<Base extends object, Delta>(
+  job: Job,
+  base: Base,
+  deltas: AsyncIterable<Delta>,
+  options: { isSilent: (delta: Delta) => boolean; withUsage: boolean },
+) {
+  // With include_usage every chunk has the field, null in all but the last.
+  const common = options.withUsage ? { ...base, usage: null } : base;
+  let first: Partial<ReturnType<typeof provenanceOf>> = provenanceOf(job);
+  for await (const delta of deltas) {
+    if (options.isSilent(delta)) continue;
+    yield { ...common, choices: [delta], ...first };
+    first = {};
+  }
+  if (options.withUsage) yield { ...base, choices: [], usage: usageOf(job) };
 }

@@ -15,7 +15,6 @@ import { fileURLToPath } from "node:url";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { afterAll, expect, test } from "vitest";
 import { convertGguf } from "../../../src/model/gguf/convert.ts";
-import { findGguf } from "../../../src/model/gguf/find.ts";
 import { materialiseGguf } from "../../../src/model/gguf/materialise.ts";
 import { openCheckpoint } from "../../../src/model/open.ts";
 import { ggufFromCheckpoint, readCheckpointTensors, toFloats } from "./from-checkpoint.ts";
@@ -126,19 +125,6 @@ test("what a killed conversion left is never taken for a checkpoint, and is remo
   expect(readdirSync(parent).filter((entry) => entry.startsWith(".converting-"))).toEqual([
     ".converting-elsewhere-1-abc",
   ]);
-});
-
-test("a directory stands for its only GGUF file, unless it has safetensors", async () => {
-  const directory = join(root, "hub-like");
-  mkdirSync(directory);
-  expect(await findGguf(directory)).toBeNull();
-  writeFileSync(join(directory, "a.gguf"), "");
-  expect(await findGguf(directory)).toBe(join(directory, "a.gguf"));
-  writeFileSync(join(directory, "b.gguf"), "");
-  expect(await findGguf(directory)).toBeNull();
-  rmSync(join(directory, "b.gguf"));
-  writeFileSync(join(directory, "model.safetensors"), "");
-  expect(await findGguf(directory)).toBeNull();
 });
 
 test("a link keeps the name that messages use", async () => {
