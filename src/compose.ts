@@ -19,6 +19,7 @@ import { createKeyAuthenticator } from "./http/auth.ts";
 import { createLifecycle } from "./http/lifecycle.ts";
 import { createMetrics } from "./http/metrics.ts";
 import { startServer } from "./http/server.ts";
+import { createLoadMetrics } from "./load-metrics.ts";
 import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
 import { createTextService } from "./text/client.ts";
@@ -81,11 +82,16 @@ async function build(
   const text = createTextService();
   onClose(() => text.close());
   const engine = createOnnxEngine({ cacheDir });
+  const metrics = createMetrics({ process: true });
+  const loads = createLoadMetrics(metrics, () => placement.loaded());
   const placement = createPlacement({
     engine,
     budgetBytes: config.modelMemoryBytes,
     onLoad: (event) => log.info(event, "model loaded"),
-    onUnload: (event) => log.info(event, "model unloaded"),
+    onUnload({ load, ...event }) {
+      loads.unloaded(load);
+      log.info(event, "model unloaded");
+    },
   });
   onClose(() => placement.close());
 
@@ -115,7 +121,7 @@ async function build(
     }),
     placement,
     engine,
-    threads: config.threads,
+    resources: { threads: config.threads, budgetBytes: config.modelMemoryBytes },
   });
   const explanations = createExplanationService({
     registry: models,
@@ -129,12 +135,8 @@ async function build(
   onClose(await settleInterrupted(explanations, { exclusive: database.kind === "pglite", log }));
 
   const lifecycle = createLifecycle();
-  const metrics = createMetrics({ process: true });
-  metrics.gauge("preceptor_models_loaded", "Models in memory", () => placement.loaded().length);
-  metrics.gauge("preceptor_models_bytes", "Bytes that loaded models take", () => sum(placement.loaded(), "bytes"));
-  metrics.gauge("preceptor_sequences_active", "Sequences being decoded", () => sum(placement.loaded(), "active"));
-  metrics.gauge("preceptor_sequences_waiting", "Sequences waiting for a slot", () =>
-    sum(placement.loaded(), "waiting"),
+  metrics.gauge("preceptor_background_waiting", "Explanations in the background that wait for a place", () =>
+    explanations.waiting(),
   );
   const app = createApp({
     routes: [
@@ -182,11 +184,4 @@ async function settleInterrupted(
       .catch((error: unknown) => log.error({ err: error }, "settling interrupted explanations failed"));
   }, SETTLE_INTERVAL_MS).unref();
   return async () => clearInterval(timer);
-}
-
-function sum(
-  loaded: readonly { bytes: number; active: number; waiting: number }[],
-  what: "bytes" | "active" | "waiting",
-): number {
-  return loaded.reduce((total, model) => total + model[what], 0);
 }

@@ -59,6 +59,7 @@ export const CATALOGUE = {
   engine_failed: [500, "server_error"],
   interrupted: [500, "server_error"],
   model_loading: [503, "unavailable_error"],
+  overloaded: [503, "unavailable_error"],
   out_of_memory: [503, "unavailable_error"],
   draining: [503, "unavailable_error"],
   database_unavailable: [503, "unavailable_error"],

@@ -5,7 +5,24 @@
  */
 import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
 
-export type Precision = "fp32" | "q8" | "q4";
+/**
+ * Of the weights. `q8` and `q4`: blocks of 128, the fastest; `q8_0` and `q4_0`: GGUF's own blocks of 32, so a GGUF file of
+ * that type keeps its numbers.
+ */
+export type Precision = "fp32" | "q8" | "q4" | "q8_0" | "q4_0";
+
+/** Somebody waits for an interactive request; a job is done beside it, with what it leaves. */
+export type Priority = "interactive" | "job";
+
+/** What every request says of itself. */
+export interface RequestOptions {
+  /** Who asks (a key, an address): the waiting requests of different clients take turns. */
+  client?: string | undefined;
+  /** Default: interactive. */
+  priority?: Priority | undefined;
+  adapter?: AdapterFiles | null;
+  signal?: AbortSignal | undefined;
+}
 
 /** What a loaded model can do. Callers ask for what they need and get it, or `unsupported_by_backend`. */
 export interface Capabilities {
@@ -34,7 +51,7 @@ export interface SamplingParams {
   maxTokens: number;
 }
 
-export interface SampleRequest {
+export interface SampleRequest extends RequestOptions {
   /** (P) at least one id. */
   promptIds: Int32Array;
   /** Number of independent continuations of this prompt. */
@@ -53,8 +70,6 @@ export interface SampleRequest {
   topLogprobs?: number;
   /** Temperature of the reported log-probs; default: the sampling temperature, 1 when greedy. */
   logprobsTemperature?: number;
-  adapter?: AdapterFiles | null;
-  signal?: AbortSignal;
 }
 
 export interface TopLogprobs {
@@ -63,8 +78,18 @@ export interface TopLogprobs {
 }
 
 export type SampleEvent =
+  /** It cannot start yet. Sent when it begins to wait and whenever its position changes. */
+  | { type: "queued"; position: number; reason: QueueReason }
+  /** Once, before the first token: the prompt is computed; this many of its tokens were in the prefix cache. */
+  | { type: "prompt"; cachedTokens: number }
   | { type: "token"; index: number; id: number; logprob: number; top?: TopLogprobs }
   | { type: "finish"; index: number; reason: FinishReason };
+
+/**
+ * "turn": other requests came first or it is another client's turn; "slots": as many sequences as fit are being decoded;
+ * "memory": no room for more keys and values; "client_limit": this client has its share of the slots.
+ */
+export type QueueReason = "turn" | "slots" | "memory" | "client_limit";
 
 /** "stop": a stop id or `shouldStop`; "length": `maxTokens` or the context is used up; "cancelled": `signal`. */
 export type FinishReason = "stop" | "length" | "cancelled";
@@ -86,7 +111,7 @@ export interface LogprobsSequence {
   reference?: AsyncIterable<Float32Array>;
 }
 
-export interface LogprobsRequest {
+export interface LogprobsRequest extends RequestOptions {
   sequences: readonly LogprobsSequence[];
   /** Logits are divided by it before the softmax. */
   temperature: number;
@@ -96,14 +121,14 @@ export interface LogprobsRequest {
   entropy?: boolean;
   /** Also report each token's rank (1 = the most likely id). */
   rank?: boolean;
-  adapter?: AdapterFiles | null;
-  signal?: AbortSignal;
 }
 
 /** All arrays have N = to − from rows; row j speaks of token from + j. */
 export interface LogprobsResult {
   from: number;
   to: number;
+  /** Tokens of the sequence whose keys and values were in the prefix cache. */
+  cachedTokens: number;
   /** (N) log p(ids[from + j] | ids[< from + j]) */
   logprobs: Float32Array;
   /** (N) */
@@ -119,13 +144,11 @@ export interface LogprobsResult {
   kl?: Float32Array;
 }
 
-export interface DistributionsRequest {
+export interface DistributionsRequest extends RequestOptions {
   ids: Int32Array;
   from: number;
   to: number;
   temperature: number;
-  adapter?: AdapterFiles | null;
-  signal?: AbortSignal;
 }
 
 /** Rows per chunk of `distributions` (the last chunk may be shorter). 16 rows × 152 k ids × 4 bytes = 10 MB in flight. */
@@ -138,17 +161,36 @@ export interface EngineModel {
   readonly vocabSize: number;
   /** Longest sequence (prompt + completion) this model was opened for. */
   readonly contextLength: number;
-  /** Resident bytes attributable to this model (weights as packed, caches), for placement. */
+  /** Bytes attributable to this model (weights as packed, caches), for placement. */
   memoryBytes(): number;
-  /** Yields tokens of all n sequences as they are drawn, then one finish event per index. Ends after the nth finish. */
+  /** The weights among them. Models of the same checkpoint and precision map the same pages (`key` names them), which count once. */
+  readonly weights: { key: string; bytes: number };
+  /**
+   * Yields tokens of all n sequences as they are drawn, then one finish event per index. Ends after the nth finish.
+   * Throws `queue_full` (429) when this client has enough waiting, `overloaded` (503) when everybody together has.
+   */
   sample(request: SampleRequest): AsyncIterable<SampleEvent>;
-  /** One result per sequence, in order. */
+  /** One result per sequence, in order. Throws `queue_full` and `overloaded` as `sample` does. */
   logprobs(request: LogprobsRequest): Promise<LogprobsResult[]>;
   /** Chunks (≤ DISTRIBUTION_ROWS, vocabSize) of log-probs for tokens from…to−1; pulls compute, so a slow reader holds nothing. */
   distributions(request: DistributionsRequest): AsyncIterable<Float32Array>;
-  /** Sequences being decoded and waiting, for metrics. */
-  load(): { active: number; waiting: number };
+  /** How busy it is, for metrics. */
+  load(): ModelLoad;
   close(): Promise<void>;
+}
+
+export interface ModelLoad {
+  /** Sequences being decoded. */
+  active: number;
+  /** Sequences waiting to be decoded. */
+  waiting: number;
+  /** Texts being scored and waiting for it. */
+  scoring: number;
+  /** Prompt tokens so far that had to be computed, and that the prefix cache had. */
+  computedTokens: number;
+  cachedTokens: number;
+  /** Bytes of the prefix cache. */
+  prefixBytes: number;
 }
 
 export interface OpenOptions {

@@ -2,7 +2,7 @@ import { deferred } from "../deferred.ts";
 import { fail } from "../errors.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import { within } from "../within.ts";
-import type { Engine, EngineModel, OpenOptions } from "./engine.ts";
+import type { Engine, EngineModel, ModelLoad, OpenOptions, Precision } from "./engine.ts";
 
 /** Which models are in memory. Models load on first use and leave, least recently used first, under one budget. */
 export interface Placement {
@@ -27,13 +27,11 @@ export interface Placement {
   close(): Promise<void>;
 }
 
-export interface LoadedModel {
+export interface LoadedModel extends ModelLoad {
   directory: string;
   precision: string;
+  /** What it takes; weights that several models map are counted for the first. */
   bytes: number;
-  /** Sequences being decoded, and waiting for a slot. */
-  active: number;
-  waiting: number;
   /** Requests that hold it. */
   held: number;
 }
@@ -56,7 +54,7 @@ export interface PlacementDeps {
   /** How long a request waits for room and for the load before it is told to come back. */
   waitMs?: number;
   onLoad?: (event: { directory: string; precision: string; bytes: number; ms: number }) => void;
-  onUnload?: (event: { directory: string; precision: string }) => void;
+  onUnload?: (event: { directory: string; precision: string; load: ModelLoad }) => void;
 }
 
 /** A client's own timeout is rarely longer; api.md promises that a request waits this long for a model to load. */
@@ -64,10 +62,19 @@ const DEFAULT_WAIT_MS = 120_000;
 const RETRY_AFTER_SECONDS = 5;
 /** Activations and caches beside the weights, before anything has been measured. */
 const OVERHEAD_BYTES = 64 * 1024 * 1024;
-const BYTES_PER_WEIGHT = { fp32: 4, q8: 1.125, q4: 0.625 } as const;
+/** Quantised weights have a float32 scale per block, and q4 half a byte of zero point. */
+const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = {
+  fp32: 4,
+  q8: 1 + 4 / 128,
+  q4: 0.5 + 4.5 / 128,
+  q8_0: 1 + 4 / 32,
+  q4_0: 0.5 + 4 / 32,
+};
 
 interface Entry {
   key: string;
+  /** Checkpoint, precision and device: entries that differ only in context or threads map the same weights. */
+  base: string;
   directory: string;
   precision: string;
   /** What it is expected to take; once loaded, the model is asked, since its caches grow. */
@@ -92,8 +99,17 @@ export function createPlacement(deps: PlacementDeps): Placement {
   let clock = 0;
   let closed = false;
 
-  const bytesOf = (entry: Entry): number => entry.model?.memoryBytes() ?? entry.estimate;
-  const total = (some: Iterable<Entry>): number => [...some].reduce((sum, entry) => sum + bytesOf(entry), 0);
+  /** What each takes, in order; weights that an earlier one maps already cost nothing again. */
+  function bytesOf(some: Iterable<Entry>): number[] {
+    const counted = new Set<string>();
+    return [...some].map(({ base, model, estimate }) => {
+      const shared = counted.has(base);
+      counted.add(base);
+      if (!model) return shared ? OVERHEAD_BYTES : estimate;
+      return model.memoryBytes() - (shared ? model.weights.bytes : 0);
+    });
+  }
+  const total = (some: Iterable<Entry>): number => bytesOf(some).reduce((sum, bytes) => sum + bytes, 0);
   const of = (checkpoint: Checkpoint, options: OpenOptions): Entry | undefined =>
     entries.get(keyOf(checkpoint, options));
 
@@ -109,6 +125,7 @@ export function createPlacement(deps: PlacementDeps): Placement {
     const { precision } = options;
     const entry: Entry = {
       key,
+      base: baseOf(checkpoint, options),
       directory,
       precision,
       estimate: estimateBytes(checkpoint, options),
@@ -148,7 +165,7 @@ export function createPlacement(deps: PlacementDeps): Placement {
       if (!model) return;
       // A thread that does not end cleanly is gone all the same, and nobody is left to be told.
       await model.close().catch(() => undefined);
-      deps.onUnload?.({ directory: entry.directory, precision: entry.precision });
+      deps.onUnload?.({ directory: entry.directory, precision: entry.precision, load: model.load() });
       forget(entry);
     })();
     return entry.closing;
@@ -162,8 +179,10 @@ export function createPlacement(deps: PlacementDeps): Placement {
     deadline: number,
   ): Promise<Entry> {
     const key = keyOf(checkpoint, options);
-    const bytes = estimateBytes(checkpoint, options);
+    const base = baseOf(checkpoint, options);
     while (true) {
+      const mapped = [...entries.values()].some((entry) => entry.base === base && !entry.closing);
+      const bytes = mapped ? OVERHEAD_BYTES : estimateBytes(checkpoint, options);
       if (closed) throw draining();
       const known = entries.get(key);
       if (known && !known.closing) return take(known);
@@ -276,11 +295,13 @@ export function createPlacement(deps: PlacementDeps): Placement {
       // Whoever deletes a model need not wait until it has been loaded.
       if (entry.model) await gone;
     },
-    loaded: () =>
-      [...entries.values()].flatMap((entry) => {
-        const { directory, precision, held, model } = entry;
-        return model ? [{ directory, precision, bytes: model.memoryBytes(), held, ...model.load() }] : [];
-      }),
+    loaded() {
+      const all = [...entries.values()];
+      const bytes = bytesOf(all);
+      return all.flatMap(({ directory, precision, held, model }, i) =>
+        model ? [{ directory, precision, bytes: bytes[i]!, held, ...model.load() }] : [],
+      );
+    },
     async close() {
       closed = true;
       notify();
@@ -289,9 +310,12 @@ export function createPlacement(deps: PlacementDeps): Placement {
   };
 }
 
+function baseOf({ directory, weightsHash }: Checkpoint, { precision, device }: OpenOptions): string {
+  return [directory, weightsHash, precision, device].join("\n");
+}
+
 function keyOf(checkpoint: Checkpoint, options: OpenOptions): string {
-  const { precision, device, contextLength } = options;
-  return [checkpoint.directory, checkpoint.weightsHash, precision, device, contextLength].join("\n");
+  return `${baseOf(checkpoint, options)}\n${options.contextLength}`;
 }
 
 /** Bytes a model is expected to take before it has been loaded and measured. */

@@ -15,8 +15,8 @@ export interface NodeOptions {
   domain?: string;
   /** Type of the outputs; that of the first input when absent. */
   type?: ElementType;
-  /** Names of the outputs, in order; generated where absent. */
-  names?: readonly string[];
+  /** Names of the outputs, in order; generated where absent, and "" leaves an optional output out. */
+  names?: readonly (string | undefined)[];
 }
 
 /** Collects nodes and hands out typed values. Ops (`graph/ops/`) are functions over it. */
@@ -30,6 +30,7 @@ export interface GraphBuilder {
   nodes(op: string, inputs: readonly (Value | null)[], types: readonly ElementType[], options?: NodeOptions): Value[];
   /** Small constants inside the protobuf; equal ones are shared. */
   int64s(values: readonly number[]): Value;
+  int64(value: number): Value;
   float(value: number): Value;
   constant(type: ElementType, dims: readonly number[], data: Uint8Array): Value;
   /** A tensor that lies in a file. The same name twice is the same tensor. */
@@ -86,6 +87,7 @@ function create(name: string, names: Names): GraphBuilder {
     },
     int64s: (values) =>
       g.constant("int64", [values.length], new Uint8Array(BigInt64Array.from(values, (value) => BigInt(value)).buffer)),
+    int64: (value) => g.constant("int64", [], new Uint8Array(BigInt64Array.of(BigInt(value)).buffer)),
     float: (value) => g.constant("float", [], new Uint8Array(Float32Array.of(value).buffer)),
     constant(type, dims, data) {
       const key = `${type}[${dims}]${Buffer.from(data).toString("base64")}`;

@@ -44,6 +44,11 @@ export interface ExternalData {
   readonly location: string;
   readonly offset: number;
   readonly bytes: number;
+  /**
+   * `key|offset;length;0`: these bytes of the same file are what the kernel packs a tensor into. A CPU session packs the
+   * tensor above, and where the hash of the result is `key` it maps these instead (engine/onnx/packing/stand-ins.ts).
+   */
+  readonly prepacked?: string;
 }
 
 export interface Initializer {

@@ -2,22 +2,10 @@ import { fail } from "../errors.ts";
 import type { Checkpoint, TensorLocation } from "../model/checkpoint.ts";
 import type { GraphBuilder } from "./builder.ts";
 import type { ElementType, Value } from "./ir.ts";
-import { add, cast, matmulTransposed } from "./ops/math.ts";
+import type { Matrix, PackedMatrix, PackedTensor } from "./matrices.ts";
+import { cast, matmulTransposed } from "./ops/math.ts";
 import { matmulQuantised } from "./ops/quantised.ts";
-import type { Bits } from "./quantise.ts";
-
-/** Quantised copies of matrices, by the name of the tensor they stand for. */
-export type QuantisedWeights = ReadonlyMap<string, QuantisedMatrix>;
-
-export interface QuantisedMatrix {
-  bits: Bits;
-  /** (out, in) of the original. */
-  shape: readonly [number, number];
-  packed: TensorLocation;
-  scales: TensorLocation;
-  /** 4 bits only. */
-  zeros: TensorLocation | null;
-}
+import { concat } from "./ops/shape.ts";
 
 /** Tensors of a checkpoint as graph values. The graph names file, offset and length; ONNX Runtime maps the bytes. */
 export interface Weights {
@@ -25,44 +13,32 @@ export interface Weights {
   stored(name: string): Value;
   /** In float; a cast of a constant is folded when the session loads. */
   float(name: string): Value;
-  /** (N, in) → (N, out) by the matrix `name` (out, in), quantised where a quantised copy exists. `output` names the result. */
-  product(x: Value, name: string, output?: string): Value;
-  /** `product` by `<name>.weight`, and `<name>.bias` where the family has one. */
-  linear(x: Value, name: string, bias: boolean): Value;
-}
-
-/** Matrices that `product` multiplies by: every projection and the head. */
-export function isMatrix({ config, tensors }: Checkpoint, name: string): boolean {
-  if (name === "model.embed_tokens.weight") return config.tiedHead;
-  return tensors[name]?.shape.length === 2;
+  /** (N, in) → (N, out) by a matrix (out, in), packed where a packed copy exists. `output` names the result. */
+  product(x: Value, matrix: Matrix, output?: string): Value;
+  /** Vectors in float, one after the other: the biases of a stacked matrix. */
+  bias(names: readonly string[]): Value;
 }
 
 const ELEMENT: Partial<Record<TensorLocation["dtype"], ElementType>> = {
   F32: "float",
   F16: "float16",
   BF16: "bfloat16",
-  U8: "uint8",
 };
 
 export function createWeights(
   g: GraphBuilder,
   checkpoint: Pick<Checkpoint, "tensors">,
-  quantised: QuantisedWeights,
+  packed: ReadonlyMap<string, PackedMatrix> | null,
 ): Weights {
   const widened = new Map<string, Value>();
-
-  function external(name: string, tensor: TensorLocation): Value {
-    const type = ELEMENT[tensor.dtype];
-    if (!type) throw fail("unsupported_checkpoint", `tensor ${name} is ${tensor.dtype}; use F32, F16 or BF16 weights`);
-    // Absolute locations are refused; relative to the root folder of runtime.ts any file can be named.
-    const location = tensor.path.replace(/^\/+/, "");
-    return g.external(name, type, tensor.shape, { location, offset: tensor.offset, bytes: tensor.bytes });
-  }
 
   function stored(name: string): Value {
     const tensor = checkpoint.tensors[name];
     if (!tensor) throw fail("invalid_checkpoint", `the checkpoint has no tensor ${name}`);
-    return external(name, tensor);
+    const type = ELEMENT[tensor.dtype];
+    if (!type) throw fail("unsupported_checkpoint", `tensor ${name} is ${tensor.dtype}; use F32, F16 or BF16 weights`);
+    const location = externalLocation(tensor.path);
+    return g.external(name, type, tensor.shape, { location, offset: tensor.offset, bytes: tensor.bytes });
   }
 
   function float(name: string): Value {
@@ -71,28 +47,27 @@ export function createWeights(
     return known;
   }
 
-  function product(x: Value, name: string, output?: string): Value {
-    const matrix = quantised.get(name);
-    if (!matrix) return matmulTransposed(g, x, float(name), 1, output);
-    const [rows, columns] = matrix.shape;
-    const weight = {
-      bits: matrix.bits,
-      rows,
-      columns,
-      packed: external(`${name}.packed`, matrix.packed),
-      scales: external(`${name}.scales`, matrix.scales),
-      zeros: matrix.zeros && external(`${name}.zeros`, matrix.zeros),
-    };
-    return matmulQuantised(g, x, weight, output);
+  /** By the first axis; folded at load like the casts. */
+  function stacked(names: readonly string[]): Value {
+    const [first, ...rest] = names.map(float);
+    if (!first) throw fail("internal_error", "a matrix without parts");
+    return rest.length === 0 ? first : concat(g, [first, ...rest], 0);
   }
 
-  return {
-    stored,
-    float,
-    product,
-    linear(x, name, bias) {
-      const y = product(x, `${name}.weight`);
-      return bias ? add(g, y, float(`${name}.bias`)) : y;
-    },
-  };
+  function product(x: Value, matrix: Matrix, output?: string): Value {
+    const known = packed?.get(matrix.name);
+    if (!known) return matmulTransposed(g, x, stacked(matrix.parts), 1, output);
+    const external = (part: string, { type, dims, data }: PackedTensor): Value =>
+      g.external(`${matrix.name}.${part}`, type, dims, data);
+    const weight = external("weight", known.weight);
+    const { scheme, scales, zeros, rows, columns } = known;
+    if (!scheme || !scales) return matmulTransposed(g, x, weight, 1, output);
+    const parts = { scales: external("scales", scales), zeros: zeros ? external("zeros", zeros) : null };
+    return matmulQuantised(g, x, { scheme, rows, columns, packed: weight, ...parts }, output);
+  }
+
+  return { stored, float, product, bias: stacked };
 }
+
+/** Absolute locations are refused; relative to the root folder of runtime.ts any file can be named. */
+export const externalLocation = (file: string): string => file.replace(/^\/+/, "");

@@ -2,15 +2,13 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { MiddlewareHandler } from "hono";
 import { fail } from "../errors.ts";
+import { LOCAL, remoteAddress } from "./client.ts";
 import type { ApiEnv, Principal, Scope } from "./context.ts";
 
 /** Who a key belongs to, or null. Several keys in a database join as another implementation of this. */
 export type Authenticator = (key: string) => Promise<Principal | null> | Principal | null;
 
-const ALL_SCOPES: ReadonlySet<Scope> = new Set(["explain", "score", "train", "admin"]);
-const ADMIN: Principal = { id: "key_admin", scopes: ALL_SCOPES };
-/** Without a key the server listens on loopback only, and whoever can reach it may do everything. */
-export const LOCAL: Principal = { id: "local", scopes: ALL_SCOPES };
+const ADMIN: Principal = { id: "key_admin", scopes: new Set(["explain", "score", "train", "admin"]) };
 
 /** Load balancers have no key. */
 const OPEN_PATHS = new Set(["/healthz", "/readyz"]);
@@ -75,10 +73,4 @@ function basicPassword(header: string | undefined): string | undefined {
   const encoded = header?.match(/^Basic +(\S+)\s*$/i)?.[1];
   const text = encoded === undefined ? "" : Buffer.from(encoded, "base64").toString("utf8");
   return text.includes(":") ? text.slice(text.indexOf(":") + 1) : undefined;
-}
-
-/** node-server hands the socket over in `env`; absent when the app is called without a server. */
-function remoteAddress(env: unknown): string {
-  const incoming = (env as { incoming?: { socket?: { remoteAddress?: string } } } | undefined)?.incoming;
-  return incoming?.socket?.remoteAddress ?? "";
 }

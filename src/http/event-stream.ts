@@ -18,10 +18,12 @@ export interface EventWriter {
   readonly gone: AbortSignal;
   /** Something was written, so a failure can no longer be an ordinary response. */
   readonly wrote: boolean;
-  /** Settles with the first write, or when the reader leaves before it. */
+  /** Settles with the first write or comment, or when the reader leaves before it. */
   readonly started: Promise<void>;
   /** Resolves when the reader has room for more; at once when it is gone. */
   write(text: string): Promise<void>;
+  /** A comment line, which clients skip. It never waits: where the reader has no room it is left out. */
+  comment(text: string): void;
   close(): void;
   readonly ended: Promise<StreamOutcome>;
   end(outcome: StreamOutcome): void;
@@ -56,9 +58,7 @@ export function createEventWriter(client: AbortSignal, pingMs: number = PING_MS)
     },
     new ByteLengthQueuingStrategy({ highWaterMark: BUFFER_BYTES }),
   );
-  const ping = setInterval(() => {
-    if (!closed && (controller.desiredSize ?? 0) > 0) controller.enqueue(encoder.encode(": ping\n\n"));
-  }, pingMs);
+  const ping = setInterval(() => remark("ping"), pingMs);
   if (client.aborted) queueMicrotask(leave);
   else client.addEventListener("abort", leave, { once: true });
 
@@ -72,6 +72,17 @@ export function createEventWriter(client: AbortSignal, pingMs: number = PING_MS)
     } catch {
       // The reader cancelled first; there is nothing left to close.
     }
+  }
+
+  function remark(text: string): void {
+    if (!closed && (controller.desiredSize ?? 0) > 0) controller.enqueue(encoder.encode(`: ${text}\n\n`));
+  }
+
+  function comment(text: string): void {
+    if (closed) return;
+    wrote = true;
+    remark(text);
+    started.resolve();
   }
 
   async function write(text: string): Promise<void> {
@@ -97,6 +108,7 @@ export function createEventWriter(client: AbortSignal, pingMs: number = PING_MS)
     },
     started: started.promise,
     write,
+    comment,
     close: finish,
     ended: ended.promise,
     end: ended.resolve,

@@ -8,6 +8,8 @@ export interface Metrics {
   observeRequest(request: { method: string; route: string; status: number; seconds: number }): void;
   /** A gauge that is read when /metrics is: `metrics.gauge("preceptor_models_loaded", "Models in memory", () => …)`. */
   gauge(name: string, help: string, read: () => number | Promise<number>): void;
+  /** A counter that is read when /metrics is; what it reads must never fall. */
+  total(name: string, help: string, read: () => number): void;
   /** A counter to keep and `inc`. */
   counter<L extends string = never>(name: string, help: string, labelNames?: readonly L[]): Counter<L>;
 }
@@ -46,6 +48,17 @@ export function createMetrics(options: { process?: boolean } = {}): Metrics {
         registers,
         async collect() {
           this.set(await read());
+        },
+      });
+    },
+    total(name, help, read) {
+      new Counter({
+        name,
+        help,
+        registers,
+        collect() {
+          this.reset();
+          this.inc(read());
         },
       });
     },

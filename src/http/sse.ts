@@ -28,6 +28,8 @@ export interface DataStream {
   readonly signal: AbortSignal;
   /** Sends `data: <json>`; otherwise as EventStream.send. */
   send(data: object): Promise<void>;
+  /** Sends a line that clients skip and people see; left out where the reader is behind. */
+  comment(text: string): void;
 }
 
 export interface StreamOptions {
@@ -54,7 +56,7 @@ export function sse(
     return `event: ${type}\nid: ${id}\ndata: ${JSON.stringify({ type, sequence_number: id, ...data })}\n\n`;
   };
   return respond(c, options, {
-    run: (signal, write) => run({ signal, send: (type, data) => write(frame(type, data)) }),
+    run: (signal, { write }) => run({ signal, send: (type, data) => write(frame(type, data)) }),
     failure: (body) => frame("error", body),
     done: "",
   });
@@ -67,14 +69,14 @@ export function openaiStream(
 ): Promise<Response> {
   const frame = (data: object): string => `data: ${JSON.stringify(data)}\n\n`;
   return respond(c, options, {
-    run: (signal, write) => run({ signal, send: (data) => write(frame(data)) }),
+    run: (signal, { write, comment }) => run({ signal, send: (data) => write(frame(data)), comment }),
     failure: frame,
     done: "data: [DONE]\n\n",
   });
 }
 
 interface Dialect {
-  run(signal: AbortSignal, write: (text: string) => Promise<void>): Promise<void>;
+  run(signal: AbortSignal, out: Pick<EventWriter, "write" | "comment">): Promise<void>;
   failure(body: object): string;
   done: string;
 }
@@ -87,7 +89,8 @@ async function respond(c: ApiContext, options: StreamOptions, dialect: Dialect):
   let headSent = false;
   let early: { error: unknown } | undefined;
 
-  const work = async (): Promise<void> => dialect.run(signal, (text) => send(writer, text));
+  const out = { write: (text: string) => send(writer, text), comment: writer.comment };
+  const work = async (): Promise<void> => dialect.run(signal, out);
   const done = work().then(
     () => finish(writer, dialect.done, "completed"),
     async (error: unknown) => {

@@ -90,6 +90,8 @@ export interface Checkpoint {
   weightsHash: string;
   /** Ids that end a turn, from generation_config.json or config.json. */
   eosIds: readonly number[];
+  /** Converted from a GGUF file: the type of most of its weights (`Q4_K`, …), where the conversion noted it. */
+  ggufType?: string;
 }
 
 /** A PEFT LoRA adapter on disk, validated against a checkpoint. */

@@ -28,6 +28,8 @@ export interface ModelInspection {
   dtypes: Partial<Record<Dtype, number>>;
   weight_bytes: number;
   weights_hash: string;
+  /** Type of most weights of the GGUF file that this was converted from, or null. */
+  gguf_type: string | null;
   tokenizer: boolean;
   chat_template: boolean;
   /** The temperature that `preceptor models temper` built in, or null. */
@@ -64,6 +66,7 @@ export async function inspectModel(directory: string, options: OpenCheckpointOpt
     dtypes: countDtypes(checkpoint),
     weight_bytes: checkpoint.weightBytes,
     weights_hash: checkpoint.weightsHash,
+    gguf_type: checkpoint.ggufType ?? null,
     tokenizer: dir.entries.has("tokenizer.json"),
     chat_template: await hasChatTemplate(dir),
     tempered: typeof temper === "number" ? temper : null,

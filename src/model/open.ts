@@ -3,6 +3,7 @@ import { fail } from "../errors.ts";
 import type { Checkpoint, ModelConfig, TensorLocation } from "./checkpoint.ts";
 import { type ParsedConfig, parseConfig } from "./config.ts";
 import { isFloatDtype } from "./dtype.ts";
+import { notedType } from "./gguf/dominant-type.ts";
 import { hashWeights, sameSamples } from "./hash.ts";
 import { type JsonObject, readJson } from "./json.ts";
 import { type ModelDirectory, openDirectory } from "./paths.ts";
@@ -31,6 +32,7 @@ export async function openCheckpoint(directory: string, options: OpenCheckpointO
   const model = resolveTie(parsed, found);
   const tensors = requireTensors(model, found);
   await requireTrueTie(model, found);
+  const ggufType = notedType(config.value);
   return {
     directory: dir.path,
     config: model,
@@ -39,6 +41,7 @@ export async function openCheckpoint(directory: string, options: OpenCheckpointO
     weightBytes: weights.bytes,
     weightsHash: await hashWeights(weights.files, config.bytes),
     eosIds: parsed.eosIds,
+    ...(ggufType === undefined ? {} : { ggufType }),
   };
 }
 

@@ -4,14 +4,13 @@ import type { TextModel } from "../text/text.ts";
 import { alignTokens, type Stretch } from "./align.ts";
 import type { StudentFormat, TeacherFormat } from "./formats.ts";
 import { type Estimator, k1, k3, topkTail } from "./kl.ts";
-import { type Reading, type ScoringModel, type Side, scoreOne } from "./reading.ts";
+import { type Asking, askingOf, type Reading, type ScoringModel, type Side, scoreOne } from "./reading.ts";
 
-export interface CompareOptions {
+export interface CompareOptions extends Asking {
   temperature: number;
   estimator: Estimator;
   /** Ranks kept by `topk_tail`. */
   topK: number;
-  signal?: AbortSignal | undefined;
 }
 
 export interface Comparison {
@@ -20,6 +19,8 @@ export interface Comparison {
   teacherLogprobs: (token: number) => number;
   /** Per stretch, where the estimator needs more than the two log-probs. */
   values: Float64Array | null;
+  /** Of the teacher's tokens, how many its prefix cache had. */
+  cachedTokens: number;
 }
 
 /**
@@ -43,41 +44,31 @@ export async function compare(
   }
   const first = stretches[0];
   const last = stretches.at(-1);
-  if (!first || !last) return { stretches, teacherLogprobs: () => 0, values: new Float64Array(0) };
+  if (!first || !last) return { stretches, teacherLogprobs: () => 0, values: new Float64Array(0), cachedTokens: 0 };
   const { from } = first.teacher;
-  const scored = await scoreOne(
-    teacher,
-    { ids: written.encoded.ids, from, to: last.teacher.to },
-    {
-      temperature: options.temperature,
-      signal: options.signal,
-      topK: options.estimator === "topk_tail" ? options.topK : 0,
-    },
-  );
+  const { to } = last.teacher;
+  const plain = { temperature: options.temperature, ...askingOf(options) };
+  const topK = options.estimator === "topk_tail" ? options.topK : 0;
+  const scored = await scoreOne(teacher, { ids: written.encoded.ids, from, to }, { ...plain, topK });
+  const { cachedTokens } = scored;
   const teacherLogprobs = (token: number): number => scored.logprobs[token - scored.from] as number;
   const mine = { ids: read.encoded.ids, from: first.student.from, to: last.student.to };
   if (options.estimator === "topk_tail") {
     const { topIds, topLogprobs } = scored;
     if (!topIds || !topLogprobs)
       throw fail("unsupported_by_backend", "the teacher's engine reports no top-k log-probs");
-    const answer = await scoreOne(student, { ...mine, at: topIds, atWidth: options.topK }, options);
+    const answer = await scoreOne(student, { ...mine, at: topIds, atWidth: topK }, plain);
     if (!answer.at) throw fail("unsupported_by_backend", "the student's engine reports no log-probs at chosen ids");
-    return { stretches, teacherLogprobs, values: topkTail(topLogprobs, answer.at, options.topK) };
+    return { stretches, teacherLogprobs, values: topkTail(topLogprobs, answer.at, topK), cachedTokens };
   }
   if (options.estimator === "full") {
-    const reference = teacher.engine.distributions({
-      ids: written.encoded.ids,
-      from,
-      to: last.teacher.to,
-      temperature: options.temperature,
-      adapter: teacher.adapter,
-      ...(options.signal ? { signal: options.signal } : {}),
-    });
-    const answer = await scoreOne(student, { ...mine, reference }, options);
+    const { ids } = written.encoded;
+    const reference = teacher.engine.distributions({ ids, from, to, adapter: teacher.adapter, ...plain });
+    const answer = await scoreOne(student, { ...mine, reference }, plain);
     if (!answer.kl) throw fail("unsupported_by_backend", "the student's engine computes no KL of whole distributions");
-    return { stretches, teacherLogprobs, values: Float64Array.from(answer.kl) };
+    return { stretches, teacherLogprobs, values: Float64Array.from(answer.kl), cachedTokens };
   }
-  return { stretches, teacherLogprobs, values: null };
+  return { stretches, teacherLogprobs, values: null, cachedTokens };
 }
 
 /** A tokenizer and the number of rows of the model's head, which may be padded beyond it. */

@@ -1,5 +1,5 @@
 /** One model's view of a scored text: its tokens, where the explanation lies in them, and their log-probs. */
-import type { EngineModel, LogprobsResult, LogprobsSequence } from "../engine/engine.ts";
+import type { EngineModel, LogprobsResult, LogprobsSequence, RequestOptions } from "../engine/engine.ts";
 import { fail } from "../errors.ts";
 import type { AdapterFiles } from "../model/checkpoint.ts";
 import type { Encoded, TextModel } from "../text/text.ts";
@@ -14,12 +14,14 @@ export interface ScoringModel<Format> {
   format: Format;
 }
 
-export interface LogprobOptions {
+/** Who asks, how urgent it is, and what ends it: handed on to every engine call. */
+export type Asking = Pick<RequestOptions, "client" | "priority" | "signal">;
+
+export interface LogprobOptions extends Asking {
   temperature: number;
   /** Also rank and entropy of every token. */
   tokens?: boolean;
   topK?: number;
-  signal?: AbortSignal | undefined;
 }
 
 export interface Side {
@@ -103,8 +105,12 @@ export async function scoreOne(
     adapter: model.adapter,
     ...(options.tokens ? { rank: true, entropy: true } : {}),
     ...(options.topK ? { topK: options.topK } : {}),
-    ...(options.signal ? { signal: options.signal } : {}),
+    ...askingOf(options),
   });
   if (!result) throw fail("engine_failed", "the engine answered no log-probs for a sequence");
   return result;
+}
+
+export function askingOf({ client, priority, signal }: Asking): Asking {
+  return { client, priority, signal };
 }

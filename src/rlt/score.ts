@@ -8,7 +8,7 @@ import { type FormatReport, judgeFormat, parseCompletion } from "./completion.ts
 import type { StudentFormat, TeacherFormat } from "./formats.ts";
 import type { Estimator } from "./kl.ts";
 import { THOUGHT, teacherText } from "./prompts.ts";
-import { readByStudent, type ScoringModel, scoreSpan, side } from "./reading.ts";
+import { type Asking, askingOf, readByStudent, type ScoringModel, scoreSpan, side } from "./reading.ts";
 import {
   type Coefficients,
   emptyKl,
@@ -29,7 +29,7 @@ export interface ScoreInput {
   close: string;
 }
 
-export interface ScoreOptions {
+export interface ScoreOptions extends Asking {
   temperature: number;
   coefficients: Coefficients;
   estimator: Estimator;
@@ -38,7 +38,6 @@ export interface ScoreOptions {
   parity: boolean;
   /** Also report per-token values (rank and entropy cost a little more). */
   tokens: boolean;
-  signal?: AbortSignal | undefined;
 }
 
 export type Warning =
@@ -57,6 +56,8 @@ export interface Score {
   tokens?: { solution: ScoredToken[]; thought: ThoughtToken[] };
   /** Tokens that went through a model to compute this score. */
   scoredTokens: number;
+  /** Of them, how many the prefix caches had. */
+  cachedTokens: number;
 }
 
 /** Throws `context_length_exceeded`, `estimator_needs_shared_tokenizer`, `invalid_value` (a solution without a token). */
@@ -83,7 +84,7 @@ export async function scoreExplanation(
       student,
       read.encoded,
       { from: Math.min(read.thought.from, read.solution.from), to: read.solution.to },
-      options,
+      { temperature: options.temperature, tokens: options.tokens, ...askingOf(options) },
     ),
     teacher && written ? compare(teacher, student, written, read, options) : null,
   ]);
@@ -120,6 +121,7 @@ export async function scoreExplanation(
     tokensFrom: "text",
     warnings,
     scoredTokens: read.encoded.ids.length + (written?.encoded.ids.length ?? 0),
+    cachedTokens: studentScores.cachedTokens + (compared?.cachedTokens ?? 0),
     ...(options.tokens ? { tokens: describeTokens(student.text, read, studentScores, compared, values) } : {}),
   };
 }
@@ -128,15 +130,17 @@ export async function scoreExplanation(
 export async function solutionBelief(
   student: ScoringModel<StudentFormat>,
   input: { question: string; solution: string; thought: string },
-  options: Pick<ScoreOptions, "temperature" | "signal">,
-): Promise<{ mean: number; byEnd: Map<number, number>; scoredTokens: number }> {
+  options: Asking & Pick<ScoreOptions, "temperature">,
+): Promise<{ mean: number; byEnd: Map<number, number>; scoredTokens: number; cachedTokens: number }> {
   const read = await readByStudent(student, input.question, input.solution, input.thought);
-  const scores = await scoreSpan(student, read.encoded, read.solution, { ...options, tokens: false });
+  const { temperature } = options;
+  const scores = await scoreSpan(student, read.encoded, read.solution, { temperature, ...askingOf(options) });
   const byEnd = new Map<number, number>();
   let total = 0;
   scores.logprobs.forEach((logprob, i) => {
     total += logprob;
     byEnd.set((read.encoded.ends[read.solution.from + i] as number) - read.solutionStart, logprob);
   });
-  return { mean: total / scores.logprobs.length, byEnd, scoredTokens: read.encoded.ids.length };
+  const { cachedTokens } = scores;
+  return { mean: total / scores.logprobs.length, byEnd, scoredTokens: read.encoded.ids.length, cachedTokens };
 }

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createExplanationSchema } from "../../src/api/explanations/schemas.ts";
 import { createExplanationService, type ExplanationService } from "../../src/api/explanations/service.ts";
+import type { Caller } from "../../src/caller.ts";
 import type { Database } from "../../src/db/database.ts";
 import { createExplanationStore } from "../../src/db/explanation-store.ts";
 import { fail } from "../../src/errors.ts";
@@ -47,11 +48,11 @@ function serviceWithOutage(times: number): { service: ExplanationService; refuse
 
 const request = (more: object = {}) =>
   createExplanationSchema.parse({ teacher: "teacher", question: "What is 2+3?", solution: "5", ...more });
-const never = new AbortController().signal;
+const caller: Caller = { client: "me", priority: "interactive", signal: new AbortController().signal };
 
 test("a finished explanation outlives a database that is away for a moment", async () => {
   const { service, refused } = serviceWithOutage(2);
-  const made = await service.create(request(), never);
+  const made = await service.create(request(), caller);
   expect(refused()).toBe(2);
   expect(made).toMatchObject({ status: "completed", choices: [{ explanation: "Add." }] });
   expect(await service.get(made.id)).toEqual(made);
@@ -59,7 +60,7 @@ test("a finished explanation outlives a database that is away for a moment", asy
 
 test("so does one in the background", async () => {
   const { service, refused } = serviceWithOutage(1);
-  const { id } = await service.create(request({ background: true }), never);
+  const { id } = await service.create(request({ background: true }), caller);
   while ((await service.get(id)).status !== "completed") await sleep(20);
   expect(refused()).toBe(1);
   expect((await service.get(id)).choices[0]?.explanation).toBe("Add.");
@@ -67,7 +68,7 @@ test("so does one in the background", async () => {
 
 test("a server that stops does not wait for the database", async () => {
   const { service, refused } = serviceWithOutage(Number.POSITIVE_INFINITY);
-  const lost = service.create(request(), never).catch((error: unknown) => error);
+  const lost = service.create(request(), caller).catch((error: unknown) => error);
   while (refused() === 0) await sleep(5);
   const begin = performance.now();
   await service.close();

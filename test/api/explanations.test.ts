@@ -290,7 +290,8 @@ test("a database that fails as background work begins leaves no model held", asy
   });
   const request = { teacher: "teacher", question: "away?", solution: "5", background: true };
   errors.length = 0;
-  const { id } = await service.create(createExplanationSchema.parse(request), new AbortController().signal);
+  const caller = { client: "me", priority: "interactive", signal: new AbortController().signal } as const;
+  const { id } = await service.create(createExplanationSchema.parse(request), caller);
   await expect.poll(() => errors).toMatchObject([{ id }, { id }]);
   expect(registry.held()).toBe(0);
   expect((await store.find(id))?.status).toBe("queued");

@@ -4,6 +4,7 @@
  * the ids before it, so what `sample` reports must equal what `logprobs` reports for the same ids.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import type { QueuePlace } from "../../src/caller.ts";
 import {
   type Capabilities,
   DISTRIBUTION_ROWS,
@@ -12,6 +13,7 @@ import {
   type LogprobsRequest,
   type LogprobsResult,
   type LogprobsSequence,
+  type RequestOptions,
   type SampleEvent,
   type SampleRequest,
   type TopLogprobs,
@@ -128,12 +130,21 @@ export interface FakeEngineOptions {
   /** Thrown instead of the token with this number. */
   failAfterTokens?: number;
   capabilities?: Partial<Capabilities>;
+  /** Where a request stands before it begins. */
+  queue?: readonly QueuePlace[];
+  /** How long it stands there. */
+  queueMs?: number;
+  /** Of every prompt and every scored text. */
+  cachedTokens?: number;
+  /** Asked before every call: what to throw instead of an answer. */
+  refuse?: (kind: "sample" | "logprobs", request: RequestOptions) => Error | undefined;
 }
 
 export interface FakeEngine extends EngineModel {
   /** What the engine was asked for, in order. */
   readonly samples: SampleRequest[];
   readonly scored: LogprobsRequest[];
+  readonly distributed: DistributionsRequest[];
   /** Sequences ended by their signal. */
   readonly aborted: () => number;
   readonly closed: () => boolean;
@@ -141,11 +152,25 @@ export interface FakeEngine extends EngineModel {
 
 export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
   const { contextLength = 512, vocabSize = VOCAB_SIZE, tokenDelayMs = 0, script, failAfterTokens } = options;
+  const { queue = [], queueMs = 0, cachedTokens = 0, refuse = () => undefined } = options;
   const samples: SampleRequest[] = [];
   const scored: LogprobsRequest[] = [];
+  const distributed: DistributionsRequest[] = [];
   let aborted = 0;
   let active = 0;
   let closed = false;
+  let computed = 0;
+  let cached = 0;
+
+  function count(tokens: number): void {
+    computed += tokens - cachedTokens;
+    cached += cachedTokens;
+  }
+
+  function accept(kind: "sample" | "logprobs", request: RequestOptions): void {
+    const refusal = refuse(kind, request);
+    if (refusal) throw refusal;
+  }
 
   function checkPrompt(ids: Int32Array): void {
     if (ids.length === 0) throw fail("invalid_value", "empty prompt");
@@ -156,7 +181,14 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
   async function* sample(request: SampleRequest): AsyncGenerator<SampleEvent> {
     samples.push(request);
     checkPrompt(request.promptIds);
+    accept("sample", request);
     const { n, params, signal } = request;
+    for (const place of queue) yield { type: "queued", ...place };
+    if (queueMs > 0) await sleep(queueMs, undefined, { signal }).catch(() => undefined);
+    if (!signal?.aborted) {
+      count(request.promptIds.length);
+      yield { type: "prompt", cachedTokens };
+    }
     const prompt = [...request.promptIds];
     const drawn: number[][] = Array.from({ length: n }, () => []);
     const open = new Set(drawn.keys());
@@ -212,18 +244,33 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     vocabSize,
     contextLength,
     memoryBytes: () => 1_000_000,
+    weights: { key: "fake", bytes: 900_000 },
     sample,
     async logprobs(request) {
       scored.push(request);
-      return Promise.all(request.sequences.map((sequence) => scoreSequence(sequence, request, vocabSize)));
+      accept("logprobs", request);
+      for (const { ids } of request.sequences) count(ids.length);
+      const options = { vocabSize, cachedTokens };
+      return Promise.all(request.sequences.map((sequence) => scoreSequence(sequence, request, options)));
     },
-    distributions: (request) => distributions(request, vocabSize),
-    load: () => ({ active, waiting: 0 }),
+    distributions(request) {
+      distributed.push(request);
+      return distributions(request, vocabSize);
+    },
+    load: () => ({
+      active,
+      waiting: 0,
+      scoring: 0,
+      computedTokens: computed,
+      cachedTokens: cached,
+      prefixBytes: 1_000,
+    }),
     async close() {
       closed = true;
     },
     samples,
     scored,
+    distributed,
     aborted: () => aborted,
     closed: () => closed,
   };
@@ -277,7 +324,7 @@ function topOf(row: Float32Array, k: number): TopLogprobs {
 async function scoreSequence(
   sequence: LogprobsSequence,
   request: LogprobsRequest,
-  vocabSize: number,
+  { vocabSize, cachedTokens }: { vocabSize: number; cachedTokens: number },
 ): Promise<LogprobsResult> {
   const { ids, from = 1, to = ids.length, at, atWidth = 0 } = sequence;
   if (ids.some((id) => id < 0 || id >= vocabSize)) throw fail("invalid_token_ids", "token id out of range");
@@ -285,7 +332,8 @@ async function scoreSequence(
     fakeLogprobs([...ids.subarray(0, from + j)], request.temperature, vocabSize),
   );
   const tops = rows.map((row) => topOf(row, request.topK ?? 0));
-  const result: LogprobsResult = { from, to, logprobs: Float32Array.from(rows, (row, j) => row[ids[from + j]!]!) };
+  const logprobs = Float32Array.from(rows, (row, j) => row[ids[from + j]!]!);
+  const result: LogprobsResult = { from, to, cachedTokens, logprobs };
   if (request.entropy) result.entropy = Float32Array.from(rows, (row) => row.reduce((h, l) => h - Math.exp(l) * l, 0));
   if (request.rank) {
     result.rank = Int32Array.from(rows, (row, j) => 1 + row.filter((l) => l > row[ids[from + j]!]!).length);

@@ -80,7 +80,8 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
     },
     close: async () => undefined,
   };
-  const placement = createPlacement({ engine, budgetBytes: options.budgetBytes ?? 2 ** 40, waitMs: 2_000 });
+  const budgetBytes = options.budgetBytes ?? 2 ** 40;
+  const placement = createPlacement({ engine, budgetBytes, waitMs: 2_000 });
   const service = createModelService({
     store: createModelStore(database.db),
     preparation: createPreparation({
@@ -96,7 +97,7 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
     }),
     placement,
     engine,
-    threads: 1,
+    resources: { threads: 1, budgetBytes },
   });
   const app = createApp({ routes: [modelRoutes({ models: service })], authenticate: null, strictJson: true });
   return {

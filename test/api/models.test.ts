@@ -1,5 +1,5 @@
 /** Teachers and students through the front door: registering, reading, changing, deleting, and what using them needs. */
-import { cp, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -54,6 +54,58 @@ async function register(role: "teacher" | "student", body: object, status = 201)
 
 const found = (log = pino({ level: "silent" })) =>
   registerFound({ models: fixture.service, modelsDirs: [directory], log });
+
+test.each(["q8", "q4", "q8_0", "q4_0"])("weights at %s", async (precision) => {
+  const { id } = await register("teacher", { id: newId(), model: "base", precision });
+  expect((await call("GET", `/v1/teachers/${id}`)).body).toMatchObject({ status: "unloaded", precision });
+});
+
+const MIB = 2 ** 20;
+/** A tiny model takes 64 MiB of overhead beside its weights: fp32 needs 195 MiB then, q8 129 MiB. */
+test.each([
+  ["fp32", "base", 200],
+  ["q8", "base", 150],
+  ["q4", "base", 100],
+  ["q8", "gemma", 100],
+])("auto is %s for %s with %d MiB for models", async (precision, model, mib) => {
+  await cp(path.join(import.meta.dirname, "../golden/models/gemma3"), path.join(directory, "gemma"), {
+    recursive: true,
+  });
+  use({ budgetBytes: mib * MIB });
+  const { id } = await register("teacher", { id: newId(), model });
+  expect((await call("GET", `/v1/teachers/${id}`)).body).toMatchObject({ precision });
+  const held = await fixture.registry.hold(id);
+  expect(fixture.placement.loaded()).toMatchObject([{ precision }]);
+  held.release();
+  // The other role joins with what auto stands for, and with nothing else; the same role must say the same.
+  await register("student", { id, model, precision: precision === "q4" ? "q8" : "q4" }, 409);
+  await register("student", { id, model, precision });
+  await register("student", { id, model, precision }, 200);
+  await register("student", { id, model }, 409);
+  await register("teacher", { id, model, precision }, 409);
+});
+
+test("auto follows the type of a GGUF file; what it is shows when the file is converted", async () => {
+  const done = deferred<void>();
+  const config = path.join(directory, "base", "config.json");
+  await writeFile(
+    config,
+    JSON.stringify({ ...JSON.parse(await readFile(config, "utf8")), preceptor_gguf_type: "Q4_0" }),
+  );
+  use({ budgetBytes: 150 * MIB, materialiseGguf: () => done.promise.then(() => path.join(directory, "base")) });
+  await writeFile(path.join(directory, "a.gguf"), "GGUF");
+  const id = newId();
+  expect(await register("teacher", { id, model: "a.gguf" })).toMatchObject({ status: "loading", precision: "auto" });
+  // Another model is refused at once; whether this is the same one, the file says.
+  await register("student", { id, model: "a.gguf", precision: "q4_0", context_length: 99 }, 409);
+  const [joining, refused] = ["q4_0", "q8"].map((precision) =>
+    call("POST", "/v1/students", { id, model: "a.gguf", precision }),
+  );
+  done.resolve();
+  expect((await refused)?.status).toBe(409);
+  expect(await joining).toMatchObject({ status: 201, body: { precision: "q4_0", object: "student" } });
+  expect((await call("GET", `/v1/teachers/${id}`)).body).toMatchObject({ status: "unloaded", precision: "q4_0" });
+}, 15_000);
 
 test("a new teacher with every default filled in, and the same again is 200", async () => {
   const id = newId();
@@ -117,6 +169,7 @@ test.each<[string, object, string, string]>([
   ["a device that is not here", { model: "base", device: "cuda:0" }, "unsupported_by_backend", "device"],
   ["a device of no kind", { model: "base", device: "tpu" }, "invalid_value", "device"],
   ["a precision of no kind", { model: "base", precision: "q2" }, "invalid_value", "precision"],
+  ["another", { model: "base", precision: "q4_1" }, "invalid_value", "precision"],
   ["nothing there", { model: "missing" }, "model_source_not_found", "model"],
   ["outside the directories", { model: "/etc" }, "model_source_not_allowed", "model"],
   ["a link that leads outside", { model: "escape" }, "model_source_not_allowed", "model"],
@@ -300,7 +353,7 @@ test("a conversion: registering answers loading, a request waits for it, two run
     register("teacher", { id: newId(), model: "c.gguf" }),
   ]);
   for (const answer of answers) expect(answer).toMatchObject({ status: "loading", parameters: null });
-  expect(fixture.converted.sort()).toEqual(["a.gguf", "b.gguf"]);
+  expect(fixture.converted).toHaveLength(2);
   const holding = fixture.registry.hold(id);
   const controller = new AbortController();
   const leaving = fixture.registry.hold(id, { signal: controller.signal });

@@ -6,9 +6,11 @@ import OpenAI, {
   BadRequestError,
   InternalServerError,
   NotFoundError,
+  RateLimitError,
 } from "openai";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createOpenaiApi } from "../../src/api/openai/compose.ts";
+import { fail } from "../../src/errors.ts";
 import { createApp } from "../../src/http/app.ts";
 import { createKeyAuthenticator } from "../../src/http/auth.ts";
 import { createLifecycle } from "../../src/http/lifecycle.ts";
@@ -27,7 +29,20 @@ const slow = createFakeEngine({
   script: () => encodePlain("word ".repeat(900)),
 });
 const broken = createFakeEngine({ failAfterTokens: 3, script: () => encodePlain("one two three") });
-const registry = createFakeRegistry({ fake: { engine }, slow: { engine: slow }, broken: { engine: broken } });
+const waiting = createFakeEngine({
+  script: () => encodePlain(SAYS),
+  queue: [{ position: 2, reason: "slots" }],
+  cachedTokens: 3,
+});
+let refusals = 0;
+const full = createFakeEngine({
+  script: () => encodePlain(SAYS),
+  refuse: () => (refusals++ === 0 ? fail("queue_full", "too much at once", { retryAfterSeconds: 1 }) : undefined),
+});
+const engines = { fake: engine, slow, broken, waiting, full };
+const registry = createFakeRegistry(
+  Object.fromEntries(Object.entries(engines).map(([id, engine]) => [id, { engine }])),
+);
 
 let server: RunningServer;
 let client: OpenAI;
@@ -87,7 +102,7 @@ test("the client's stream helper puts the chunks together", async () => {
 test("models", async () => {
   const ids: string[] = [];
   for await (const model of client.models.list()) ids.push(model.id);
-  expect(ids).toEqual(["fake", "slow", "broken"]);
+  expect(ids).toEqual(Object.keys(engines));
   expect((await client.models.retrieve("slow")).object).toBe("model");
 });
 
@@ -139,4 +154,27 @@ test("an error in mid-stream is raised by the client's loop", async () => {
   await expect(reading).rejects.toMatchObject({ code: "engine_failed" });
   expect(text).toBe("one");
   expect(registry.held()).toBe(0);
+});
+
+test("a stream that waits for its turn reads like any other, and says what the cache had", async () => {
+  const options = { model: "waiting", messages, stream: true, stream_options: { include_usage: true } } as const;
+  let text = "";
+  let cached: number | undefined;
+  for await (const chunk of await client.chat.completions.create(options)) {
+    text += chunk.choices[0]?.delta.content ?? "";
+    cached = chunk.usage?.prompt_tokens_details?.cached_tokens;
+  }
+  expect([text, cached]).toEqual([SAYS, 3]);
+});
+
+test("a full queue is a RateLimitError; the client comes back when it was told to", async () => {
+  const request = { model: "full", messages, stream: true } as const;
+  const refused = await client.chat.completions.create(request).catch((error: unknown) => error);
+  expect(refused).toBeInstanceOf(RateLimitError);
+  expect((refused as RateLimitError).headers?.get("retry-after")).toBe("1");
+  refusals = 0;
+  const begin = performance.now();
+  await client.chat.completions.create(request, { maxRetries: 1 });
+  expect(performance.now() - begin).toBeGreaterThan(900);
+  expect(refusals).toBe(2);
 });

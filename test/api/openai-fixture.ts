@@ -58,7 +58,7 @@ export function openaiFixture(
     async stream(path, body) {
       const response = await send(path, { ...body, stream: true });
       if (response.status !== 200) throw new Error(`${response.status}: ${await response.text()}`);
-      const lines = (await response.text()).split("\n\n").filter((line) => line !== "");
+      const lines = (await response.text()).split("\n\n").filter((line) => line !== "" && !line.startsWith(":"));
       const data = lines.map((line) => line.replace(/^data: /, ""));
       const done = data.at(-1) === "[DONE]";
       return { chunks: (done ? data.slice(0, -1) : data).map((line) => JSON.parse(line)), done };

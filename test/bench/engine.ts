@@ -3,7 +3,6 @@ import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import type { EngineModel, Precision } from "../../src/engine/engine.ts";
 import { createOnnxEngine } from "../../src/engine/onnx/engine.ts";
-import { CHUNK_TOKENS } from "../../src/engine/onnx/limits.ts";
 import { createSession, tensor } from "../../src/engine/onnx/runtime.ts";
 import { createGraph } from "../../src/graph/builder.ts";
 import { matmulTransposed } from "../../src/graph/ops/math.ts";
@@ -11,24 +10,45 @@ import { encodeModel } from "../../src/graph/proto/onnx.ts";
 import type { Checkpoint } from "../../src/model/checkpoint.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
 import { SMOLLM2_135M, writeRandomCheckpoint } from "../engine/random-checkpoint.ts";
+import { CANDIDATES, ourFigures, STREAMS, sampleCandidates, scoreCandidates, spearman, streamsRate } from "./ours.ts";
+import { PEER_SHAPES, type PeerFigures, printFigures } from "./peers/figures.ts";
+import { peerGguf } from "./peers/gguf-file.ts";
+import { measureLlamaCpp } from "./peers/llama-cpp.ts";
+import type { MatrixType } from "./peers/quantise-blocks.ts";
+import { readBandwidth } from "./peers/read-bandwidth.ts";
+import { measureTransformers } from "./peers/transformers.ts";
 
 /**
- * Tokens per second of the embedded engine. Every figure stands beside the machine's own fp32 matrix-multiplication
- * rate, measured in the same run, so that a slow or noisy machine does not matter.
+ * Tokens per second of the embedded engine, beside its peers on the same weights and beside what the machine can do (matrix
+ * multiplication, memory bandwidth), all in one run: compare ratios, not numbers of different machines.
  */
 
 export interface BenchOptions {
   /** Checkpoint directory; a random one of SmolLM2-135M's shape when absent. */
   directory?: string;
-  precision: Precision;
+  precisions: readonly Precision[];
   threads?: number;
+  /** Measure llama.cpp and Transformers too. */
+  peers?: boolean;
 }
 
-const PROMPT_TOKENS = 128;
-const NEW_TOKENS = 32;
-const SCORED_TOKENS = 512;
-const STREAMS = [1, 4, 16];
-const REPETITIONS = 2;
+/** What llama.cpp calls weights of as many bits. */
+const PEER_TYPE: Readonly<Record<Precision, MatrixType>> = {
+  fp32: "F32",
+  q8: "Q8_0",
+  q8_0: "Q8_0",
+  q4: "Q4_0",
+  q4_0: "Q4_0",
+};
+/** Questions whose candidates are ranked. */
+const QUESTIONS = [1, 2, 3, 4];
+
+interface Machine {
+  /** FLOP/s */
+  matmul: number;
+  /** Bytes/s */
+  bandwidth: number;
+}
 
 export async function benchEngine(options: BenchOptions, print: (line: string) => void): Promise<void> {
   const threads = options.threads ?? availableParallelism();
@@ -37,31 +57,106 @@ export async function benchEngine(options: BenchOptions, print: (line: string) =
     const directory = options.directory ?? path.join(scratch, "smollm2-135m-random");
     if (!options.directory) await writeRandomCheckpoint(directory, SMOLLM2_135M);
     const checkpoint = await openCheckpoint(directory);
-    const peak = matmulRate(threads);
-    print(`machine: ${threads} threads, fp32 matrix multiplication ${(peak / 1e9).toFixed(0)} GFLOP/s`);
-    print(`model: ${(checkpoint.parameters / 1e6).toFixed(0)} M parameters, ${options.precision}`);
-    const engine = createOnnxEngine({ cacheDir: scratch });
-    const started = performance.now();
-    const contextLength = Math.min(2048, checkpoint.config.maxPositions);
-    const model = await engine.open(checkpoint, {
-      precision: options.precision,
-      contextLength,
-      threads,
-      device: "cpu",
-    });
-    print(`loaded in ${seconds(started).toFixed(1)} s, batch_invariant ${model.capabilities.batch_invariant}`);
-    const flops = flopsPerToken(checkpoint);
-    const rate = (tokensPerSecond: number): string =>
-      `${tokensPerSecond.toFixed(1)} tokens/s, ${((100 * tokensPerSecond * flops) / peak).toFixed(1)} % of the matrix-multiplication rate`;
-    for (const streams of STREAMS) {
-      print(`sample, ${String(streams).padStart(2)} streams: ${rate(await best(() => sampleRate(model, streams)))}`);
+    const machine = { matmul: matmulRate(threads), bandwidth: await readBandwidth(threads) };
+    print(
+      `machine: ${threads} threads, fp32 matrix multiplication ${(machine.matmul / 1e9).toFixed(0)} GFLOP/s, ` +
+        `reading ${(machine.bandwidth / 1e9).toFixed(0)} GB/s`,
+    );
+    print(`model: ${(checkpoint.parameters / 1e6).toFixed(0)} M parameters`);
+    const ranking: Ranking = { candidates: [], exact: null };
+    for (const precision of options.precisions) {
+      print("");
+      const ours = await benchPrecision(checkpoint, precision, { threads, scratch, machine, ranking }, print);
+      if (!options.peers) continue;
+      const gguf = await peerGguf(directory, PEER_TYPE[precision], scratch).catch((error: Error) => error);
+      if (gguf instanceof Error) print(`llama.cpp: not measured (${gguf.message})`);
+      else printRatios(ours, await measureLlamaCpp({ gguf, threads, print }), print);
+      if (precision === "fp32") {
+        printRatios(ours, await measureTransformers({ directory, dtype: "float32", threads, print }), print);
+      }
     }
-    print(`logprobs, ${SCORED_TOKENS} tokens: ${rate(await best(() => scoreRate(model)))}`);
-    print(`peak memory: ${(process.resourceUsage().maxRSS / 1024).toFixed(0)} MiB`);
-    await model.close();
+    print("");
+    print(`peak memory: ${(process.resourceUsage().maxRSS / 1024).toFixed(0)} MiB (with what measuring takes)`);
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+async function benchPrecision(
+  checkpoint: Checkpoint,
+  precision: Precision,
+  run: { threads: number; scratch: string; machine: Machine; ranking: Ranking },
+  print: (line: string) => void,
+): Promise<PeerFigures> {
+  const engine = createOnnxEngine({ cacheDir: run.scratch });
+  const contextLength = Math.min(2048, checkpoint.config.maxPositions);
+  const started = performance.now();
+  const model = await engine.open(checkpoint, { precision, contextLength, threads: run.threads, device: "cpu" });
+  try {
+    const { weights, capabilities } = model;
+    const took = ((performance.now() - started) / 1000).toFixed(1);
+    print(
+      `${precision}: ${(weights.bytes / 2 ** 20).toFixed(0)} MiB of weights, packed and loaded in ${took} s, ` +
+        `batch_invariant ${capabilities.batch_invariant}`,
+    );
+    const ours = await ourFigures(model, `Preceptor ${precision}`);
+    printFigures(ours, { threads: run.threads, print });
+    const flops = flopsPerToken(checkpoint);
+    const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
+    print(
+      `  one stream reads ${percent((ours.oneStream * weights.bytes) / run.machine.bandwidth)} of what memory gives; ` +
+        `scoring multiplies at ${percent((ours.prefill * flops) / run.machine.matmul)} of the fp32 rate`,
+    );
+    for (const streams of STREAMS)
+      print(`  ${streams} streams: ${(await streamsRate(model, streams)).toFixed(0)} tokens/s`);
+    await rank(model, precision, run.ranking, print);
+    return ours;
+  } finally {
+    await model.close();
+  }
+}
+
+interface Ranking {
+  /** By question; sampled by the first model measured. */
+  candidates: Int32Array[][];
+  /** Means in fp32. */
+  exact: number[][] | null;
+}
+
+/** Scores candidates, and compares their order with that of fp32. */
+async function rank(
+  model: EngineModel,
+  precision: Precision,
+  ranking: Ranking,
+  print: (line: string) => void,
+): Promise<void> {
+  if (ranking.candidates.length === 0) {
+    for (const question of QUESTIONS) ranking.candidates.push(await sampleCandidates(model, question));
+  }
+  const scored = [];
+  for (const candidates of ranking.candidates) scored.push(await scoreCandidates(model, candidates));
+  const means = scored.map((score) => score.means);
+  const rate = Math.max(...scored.map((score) => score.rate));
+  const { count, prompt } = CANDIDATES;
+  print(`  ${count} candidates of one question (${prompt} tokens, read once): ${rate.toFixed(0)} tokens/s`);
+  if (precision === "fp32") ranking.exact = means;
+  else if (ranking.exact) {
+    const least = Math.min(...means.map((values, i) => spearman(values, ranking.exact![i]!)));
+    print(`  order of the candidates against fp32: Spearman ${least.toFixed(3)} or more`);
+  }
+}
+
+function printRatios(ours: PeerFigures, peer: PeerFigures | null, print: (line: string) => void): void {
+  if (!peer) return;
+  const ratio = (a: number, b: number): string => `${(a / b).toFixed(2)} ×`;
+  const wall =
+    ours.groupWallSeconds && peer.groupWallSeconds
+      ? `, with the prompt ${ratio(peer.groupWallSeconds, ours.groupWallSeconds)}`
+      : "";
+  print(
+    `  ${ours.name} / ${peer.name}: one stream ${ratio(ours.oneStream, peer.oneStream)}, ` +
+      `group of ${PEER_SHAPES.group} ${ratio(ours.group, peer.group)}${wall}, given text ${ratio(ours.prefill, peer.prefill)}`,
+  );
 }
 
 /** FLOP/s of an fp32 product of the size that scoring uses. */
@@ -77,7 +172,7 @@ function matmulRate(threads: number): number {
   for (let i = 0; i < 20; i++) {
     const started = performance.now();
     session.run(feeds, ["y"]);
-    fastest = Math.min(fastest, seconds(started));
+    fastest = Math.min(fastest, (performance.now() - started) / 1000);
   }
   session.dispose();
   return (2 * m * k * n) / fastest;
@@ -88,45 +183,3 @@ function flopsPerToken({ parameters, config }: Checkpoint): number {
   const table = config.tiedHead ? 0 : config.vocabSize * config.hiddenSize;
   return 2 * (parameters - table);
 }
-
-function promptOf(model: EngineModel, length: number, which: number): Int32Array {
-  return Int32Array.from({ length }, (_, i) => (i * 31 + which * 7919 + 3) % model.vocabSize);
-}
-
-/** Decoded tokens per second while all streams run: from the first token of the last one to the first that ends. */
-async function sampleRate(model: EngineModel, streams: number): Promise<number> {
-  let firsts = 0;
-  let started = 0;
-  let ended = 0;
-  let tokens = 0;
-  // Prompts are computed one after the other, a chunk between two tokens of those already running.
-  const maxTokens = NEW_TOKENS + streams * Math.ceil(PROMPT_TOKENS / CHUNK_TOKENS);
-  const run = async (which: number): Promise<void> => {
-    const params = { temperature: 0.7, topP: 1, topK: 0, maxTokens };
-    const promptIds = promptOf(model, PROMPT_TOKENS, which);
-    let first = true;
-    for await (const event of model.sample({ promptIds, n: 1, params, seed: which, stopIds: [] })) {
-      if (event.type === "finish") ended ||= performance.now();
-      else if (started > 0 && ended === 0) tokens++;
-      if (first && ++firsts === streams) started = performance.now();
-      first = false;
-    }
-  };
-  await Promise.all(Array.from({ length: streams }, (_, which) => run(which)));
-  return (tokens * 1000) / (ended - started);
-}
-
-async function scoreRate(model: EngineModel): Promise<number> {
-  const ids = promptOf(model, SCORED_TOKENS, 0);
-  const started = performance.now();
-  await model.logprobs({ sequences: [{ ids }], temperature: 0.7 });
-  return SCORED_TOKENS / seconds(started);
-}
-
-async function best(measure: () => Promise<number>): Promise<number> {
-  let fastest = 0;
-  for (let i = 0; i < REPETITIONS; i++) fastest = Math.max(fastest, await measure());
-  return fastest;
-}
-
-const seconds = (started: number): number => (performance.now() - started) / 1000;

@@ -1,11 +1,10 @@
-import { copyFile, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
-import { SMOLLM2_135M, writeRandomCheckpoint } from "../engine/random-checkpoint.ts";
-import type { BenchOptions } from "./engine.ts";
-import { type BenchServer, startBenchServer } from "./server.ts";
+import { quantile } from "./quantile.ts";
+import { writeRandomModel } from "./random-model.ts";
+import { type BenchServer, type ServerOptions, startBenchServer } from "./server.ts";
 
 /**
  * The server as its clients see it, in a process of its own: is it alive while it computes, how soon does the first
@@ -21,7 +20,6 @@ const HEALTH_INTERVAL_MS = 10;
 const HEALTH_SAMPLES = 400;
 const FIRST_TOKEN_RUNS = 5;
 
-const GOLDEN = fileURLToPath(new URL("../golden/models/llama", import.meta.url));
 const QUESTION = "A train leaves at nine and travels 120 km at 80 km/h. When does it arrive?";
 const SOLUTION = "120 / 80 = 1.5 hours, so it arrives at half past ten.";
 
@@ -32,11 +30,11 @@ interface Row {
   numbers: Record<string, number | boolean>;
 }
 
-export async function benchHttp(options: BenchOptions, print: (line: string) => void): Promise<void> {
+export async function benchHttp(options: ServerOptions, print: (line: string) => void): Promise<void> {
   const scratch = await mkdtemp(path.join(tmpdir(), "preceptor-bench-http-"));
   let server: BenchServer | undefined;
   try {
-    const directory = options.directory ?? (await randomModel(path.join(scratch, "random")));
+    const directory = options.directory ?? (await writeRandomModel(path.join(scratch, "random")));
     server = await startBenchServer({ scratch, directory, precision: options.precision, threads: options.threads });
     print(`server: ${options.directory ?? "random weights of SmolLM2-135M's shape"}, ${options.precision}`);
     const rows = [
@@ -57,16 +55,6 @@ export async function benchHttp(options: BenchOptions, print: (line: string) => 
   }
 }
 
-/** The shape of a real small model with the golden tokenizer: ids beyond it are sampled too and decode to nothing. */
-async function randomModel(directory: string): Promise<string> {
-  await mkdir(directory, { recursive: true });
-  await writeRandomCheckpoint(directory, SMOLLM2_135M);
-  for (const name of ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]) {
-    await copyFile(path.join(GOLDEN, name), path.join(directory, name));
-  }
-  return directory;
-}
-
 async function firstToken(server: BenchServer): Promise<Row> {
   // The first request loads the model.
   await server.explain({ max_tokens: 1 }).finished;
@@ -78,8 +66,7 @@ async function firstToken(server: BenchServer): Promise<Row> {
     times.push(performance.now() - started);
     await stream.finished;
   }
-  times.sort((a, b) => a - b);
-  const median = times[FIRST_TOKEN_RUNS >> 1] as number;
+  const median = quantile(times, 0.5);
   return { what: "time to first token, median", value: `${median.toFixed(0)} ms`, numbers: { median_ms: median } };
 }
 
@@ -96,8 +83,7 @@ async function healthWhile(server: BenchServer, name: string, streams: number): 
   }
   for (const run of runs) run.leave();
   await server.idle();
-  times.sort((a, b) => a - b);
-  const at = (share: number): number => times[Math.min(times.length - 1, Math.floor(share * times.length))] as number;
+  const at = (share: number): number => quantile(times, share);
   const numbers = { p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1) };
   return {
     what: `/healthz during ${name}`,

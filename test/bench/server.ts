@@ -1,12 +1,13 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseEvents } from "../../src/cli/server/sse.ts";
+import type { Precision } from "../../src/engine/engine.ts";
+import { processBytes } from "./process-memory.ts";
 
 export interface ExplainResult {
   completed: boolean;
@@ -14,27 +15,47 @@ export interface ExplainResult {
 }
 
 export interface BenchServer {
+  /** `http://127.0.0.1:…` */
+  readonly base: string;
+  readonly pid: number;
+  /** Lines of its log at level error and above. */
+  readonly loggedErrors: readonly string[];
+  /** Throws unless the answer is a good one. */
   get(route: string): Promise<void>;
   /** One explanation, streamed. */
   explain(body: Record<string, unknown>): { firstDelta: Promise<void>; finished: Promise<ExplainResult> };
   /** A generation that only leaving ends (within the context). */
   endless(): { firstByte: Promise<void>; leave(): void };
+  /** Resolves when no sequence waits: all there are have begun. */
+  noneWaiting(): Promise<void>;
   /** Resolves when no sequence is being decoded or waits. */
   idle(): Promise<void>;
   peakMemoryBytes(): number | undefined;
   stop(): Promise<void>;
 }
 
+/** What every benchmark of the server is told. */
+export interface ServerOptions {
+  /** Checkpoint directory; a random one of SmolLM2-135M's shape when absent. */
+  directory?: string;
+  precision: Precision;
+  threads?: number;
+}
+
+/** `scratch` becomes the data directory's parent; the server finds the model in `directory`. */
 interface Options {
   scratch: string;
   directory: string;
-  precision: string;
+  precision: Precision;
   threads?: number | undefined;
 }
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
-/** `preceptor serve` from the sources in a child process, with the model registered as "bench". */
+/** pino's levels: 50 is error, 60 is fatal. */
+const ERROR_LINE = /"level":[56]0\b/;
+
+/** `preceptor serve` from the sources in a child process, with the model registered as teacher and student "bench". */
 export async function startBenchServer({ scratch, directory, precision, threads }: Options): Promise<BenchServer> {
   const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", "serve", "--port", "0"], {
     cwd: ROOT,
@@ -49,31 +70,57 @@ export async function startBenchServer({ scratch, directory, precision, threads 
       ...(threads === undefined ? {} : { PRECEPTOR_THREADS: String(threads) }),
     },
   });
-  const base = await listening(child.stdout);
-  await post(`${base}/v1/teachers`, { id: "bench", model: path.resolve(directory), precision });
+  const pid = child.pid as number;
+  const closed = once(child, "close");
+  const loggedErrors: string[] = [];
+  const base = await listening(child.stdout, loggedErrors);
+  try {
+    const model = { id: "bench", model: path.resolve(directory), precision };
+    await post(`${base}/v1/teachers`, model);
+    await post(`${base}/v1/students`, model);
+  } catch (error) {
+    child.kill();
+    throw error;
+  }
   return {
-    get: async (route) => void (await (await fetch(base + route)).arrayBuffer()),
+    base,
+    pid,
+    loggedErrors,
+    async get(route) {
+      const response = await fetch(base + route);
+      await response.arrayBuffer();
+      if (!response.ok) throw new Error(`${route}: ${response.status}`);
+    },
     explain: (body) => explain(base, { teacher: "bench", question: "q", solution: "s", stream: true, ...body }),
     endless: () => endless(base),
-    async idle() {
-      while ((await busy(base)) > 0) await delay(20);
+    async noneWaiting() {
+      while ((await sequences(base)).waiting > 0) await delay(20);
     },
-    peakMemoryBytes: () => peakMemory(child.pid as number),
+    async idle() {
+      for (let now = await sequences(base); now.active + now.waiting > 0; now = await sequences(base)) await delay(20);
+    },
+    peakMemoryBytes: () => processBytes(pid, "VmHWM"),
     async stop() {
       child.kill("SIGTERM");
-      await once(child, "close");
+      await closed;
     },
   };
 }
 
-function listening(stdout: Readable): Promise<string> {
+/** Reads the log to its end, so that the pipe never fills; after the address only errors are kept. */
+function listening(stdout: Readable, loggedErrors: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const lines: string[] = [];
+    let listens = false;
     createInterface({ input: stdout })
       .on("line", (line) => {
-        lines.push(line);
+        if (!listens) lines.push(line);
+        if (ERROR_LINE.test(line)) loggedErrors.push(line);
         const url = /listens on (http:\/\/[^\s"]+)/.exec(line)?.[1];
-        if (url) resolve(url);
+        if (url) {
+          listens = true;
+          resolve(url);
+        }
       })
       .on("close", () => reject(new Error(`the server ended before it listened:\n${lines.join("\n")}`)));
   });
@@ -138,18 +185,8 @@ function endless(base: string): ReturnType<BenchServer["endless"]> {
 }
 
 /** Sequences in slots and waiting, from the server's own metrics. */
-async function busy(base: string): Promise<number> {
+async function sequences(base: string): Promise<{ active: number; waiting: number }> {
   const metrics = await (await fetch(`${base}/metrics`)).text();
   const gauge = (name: string): number => Number(new RegExp(`^${name} (\\d+)`, "m").exec(metrics)?.[1] ?? 0);
-  return gauge("preceptor_sequences_active") + gauge("preceptor_sequences_waiting");
-}
-
-/** The most the process ever held in memory; Linux only. */
-function peakMemory(pid: number): number | undefined {
-  try {
-    const kilobytes = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
-  } catch {
-    return undefined;
-  }
+  return { active: gauge("preceptor_sequences_active"), waiting: gauge("preceptor_sequences_waiting") };
 }

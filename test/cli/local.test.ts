@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -14,13 +14,44 @@ beforeAll(async () => {
 afterAll(() => rm(scratch, { recursive: true, force: true }));
 
 describe("preceptor models inspect", () => {
-  it("describes a checkpoint, for people and as JSON", async () => {
-    const { code, stdout } = await runCli(["models", "inspect", LLAMA]);
+  const env = () => ({ PRECEPTOR_DATA_DIR: join(scratch, "inspected") });
+
+  it("describes a checkpoint, for people and as JSON, with what each precision costs", async () => {
+    const { code, stdout, stderr } = await runCli(["models", "inspect", LLAMA], { env: env() });
     expect(code).toBe(0);
+    expect(stderr).toBe("");
     expect(stdout).toMatch(/^family {9}llama$/m);
     expect(stdout).toMatch(/^parameters {5}143\.8 k \(143808\)$/m);
-    const facts = JSON.parse((await runCli(["models", "inspect", LLAMA, "--json"])).stdout);
+    expect(stdout).toMatch(/^precision {6}auto is fp32 on this machine$/m);
+    expect(stdout).toMatch(/^Quality of each precision against fp32, over 1024 tokens of plain text:$/m);
+    expect(stdout).toMatch(/^fp32 +\d+\.\d KiB +– +– +–$/m);
+    const facts = JSON.parse((await runCli(["models", "inspect", LLAMA, "--json"], { env: env() })).stdout);
     expect(facts).toMatchObject({ family: "llama", layers: 3, vocab_size: 512, tied_head: true, tempered: null });
+    expect(facts).toMatchObject({ gguf_type: null, auto_precision: "fp32", quality: { reference: "fp32" } });
+    const { precisions } = facts.quality as { precisions: Record<string, number | string>[] };
+    expect(precisions.map(({ precision }) => precision)).toEqual(["fp32", "q8_0", "q8", "q4_0", "q4"]);
+    for (const [i, each] of precisions.entries()) {
+      if (i > 0)
+        expect(stdout).toMatch(new RegExp(`^${each.precision} +[\\d.]+ KiB +[\\d.]+ +[−+][\\d.]+ +[\\d.]+ %$`, "m"));
+    }
+    const cost = precisions.map((each) => each.mean_abs_logprob_difference as number);
+    expect(cost[0]).toBe(0);
+    // Random weights: 8 bits cost little, 4 bits several times as much.
+    for (const eight of [1, 2]) expect(cost[eight]).toBeLessThan(0.1);
+    for (const four of [3, 4]) expect(cost[four]).toBeGreaterThan(2 * cost[2]!);
+  });
+
+  it("measures nothing where it is not asked to or there is no tokenizer", async () => {
+    const bare = join(scratch, "bare");
+    await mkdir(bare);
+    for (const name of ["config.json", "model.safetensors"]) await copyFile(join(LLAMA, name), join(bare, name));
+    const without = await runCli(["models", "inspect", bare], { env: env() });
+    expect(without.stdout).toContain("not measured (no tokenizer)");
+    const skipped = await runCli(["models", "inspect", LLAMA, "--no-quality", "--json"], { env: env() });
+    expect(JSON.parse(skipped.stdout).quality).toBeNull();
+    expect((await runCli(["models", "inspect", LLAMA, "--no-quality"], { env: env() })).stdout).not.toContain(
+      "Quality",
+    );
   });
 
   it("says why a directory is no model", async () => {
@@ -55,8 +86,8 @@ describe("preceptor models pull", () => {
     } finally {
       await hub.close();
     }
-    const facts = await runCli(["models", "inspect", "hf:org/model", "--json"], {
-      env: { ...env, HF_HUB_OFFLINE: "1" },
+    const facts = await runCli(["models", "inspect", "hf:org/model", "--json", "--no-quality"], {
+      env: { ...env, HF_HUB_OFFLINE: "1", PRECEPTOR_DATA_DIR: join(scratch, "pulled") },
     });
     expect(JSON.parse(facts.stdout)).toMatchObject({ family: "llama", parameters: 143_808 });
     const other = await runCli(["models", "pull", "hf:org/other"], { env: { ...env, HF_HUB_OFFLINE: "1" } });

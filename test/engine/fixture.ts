@@ -1,6 +1,15 @@
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { fileURLToPath } from "node:url";
-import type { EngineModel, FinishReason, SampleEvent, SampleRequest, TopLogprobs } from "../../src/engine/engine.ts";
+import type {
+  EngineModel,
+  FinishReason,
+  Precision,
+  SampleEvent,
+  SampleRequest,
+  TopLogprobs,
+} from "../../src/engine/engine.ts";
 import { createOnnxEngine } from "../../src/engine/onnx/engine.ts";
 import type { Checkpoint } from "../../src/model/checkpoint.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
@@ -51,10 +60,17 @@ export interface Opened {
   model: EngineModel;
 }
 
-export async function openModel(directory: string, contextLength = 512): Promise<Opened> {
+/** Packed weights of small models; every test process may use what another wrote, as servers do. */
+export const CACHE_DIR = path.join(tmpdir(), "preceptor-test-cache");
+
+export async function openModel(
+  directory: string,
+  contextLength = 512,
+  precision: Precision = "fp32",
+): Promise<Opened> {
   const checkpoint = await openCheckpoint(directory);
-  const options = { precision: "fp32", contextLength, threads: 2, device: "cpu" } as const;
-  return { checkpoint, model: await createOnnxEngine({ cacheDir: "unused" }).open(checkpoint, options) };
+  const options = { precision, contextLength, threads: 2, device: "cpu" } as const;
+  return { checkpoint, model: await createOnnxEngine({ cacheDir: CACHE_DIR }).open(checkpoint, options) };
 }
 
 export interface Sampled {
@@ -77,6 +93,10 @@ export async function sampleAll(
   const out = Array.from({ length: n }, (): Sampled => ({ ids: [], logprobs: [], tops: [], reason: undefined }));
   const params = { temperature: 1, topP: 1, topK: 0, maxTokens: 16, ...request.params };
   for await (const event of model.sample({ seed: 1, stopIds: [], ...request, n, params })) {
+    if (event.type === "queued" || event.type === "prompt") {
+      onEvent(event);
+      continue;
+    }
     const sequence = out[event.index]!;
     if (event.type === "finish") sequence.reason = event.reason;
     else {

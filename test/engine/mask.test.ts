@@ -1,32 +1,44 @@
 import { expect, test } from "vitest";
-import { attentionMask } from "../../src/engine/onnx/mask.ts";
+import { decodeMask, prefillMask } from "../../src/engine/onnx/mask.ts";
 
-/** Which of P + S columns each row sees, by the definition. */
-function visible(lengths: number[], capacity: number, S: number, R: number, window: number | null): boolean[] {
-  const out: boolean[] = [];
-  for (const cached of lengths) {
-    for (let s = 0; s < R; s++) {
-      for (let j = 0; j < capacity + S; j++) {
-        const isPast = j < capacity;
-        const position = isPast ? j : cached + (j - capacity);
-        const exists = isPast ? j < cached : j - capacity <= s;
-        const near = window === null || cached + s - position < window;
-        out.push(s >= S || (exists && near));
-      }
-    }
-  }
-  return out;
-}
+const seen = (mask: Float32Array): boolean[] => {
+  for (const value of mask) expect(value === 0 || Math.exp(value) === 0).toBe(true);
+  return [...mask].map((value) => value === 0);
+};
 
 test.each([
-  { lengths: [3, 0, 5], capacity: 8, S: 1, R: 1, window: null },
-  { lengths: [3, 7], capacity: 8, S: 1, R: 2, window: 3 },
-  { lengths: [0], capacity: 0, S: 5, R: 5, window: null },
-  { lengths: [6], capacity: 8, S: 5, R: 6, window: 4 },
-  { lengths: [6], capacity: 8, S: 5, R: 5, window: 1 },
-  { lengths: [6], capacity: 8, S: 3, R: 3, window: 100 },
-])("mask of $lengths cached, $S new, window $window", ({ lengths, capacity, S, R, window }) => {
-  const mask = attentionMask({ lengths, capacity, length: S, queryRows: R, window });
-  expect([...mask].map((value) => value === 0)).toEqual(visible(lengths, capacity, S, R, window));
-  for (const value of mask) expect(value === 0 || Math.exp(value) === 0).toBe(true);
+  { past: 0, length: 5, window: null },
+  { past: 6, length: 5, window: null },
+  { past: 6, length: 5, window: 4 },
+  { past: 6, length: 5, window: 1 },
+  { past: 6, length: 3, window: 100 },
+])("a prefill of $length after $past, window $window: each token sees what came before it", (shape) => {
+  const { past, length, window } = shape;
+  const expected: boolean[] = [];
+  for (let s = 0; s < length; s++) {
+    for (let j = 0; j < past + length; j++) {
+      expected.push(j <= past + s && (window === null || past + s - j < window));
+    }
+  }
+  expect(seen(prefillMask(shape))).toEqual(expected);
+});
+
+test.each([
+  { prompts: [3, 0, 5], promptRoom: 8, lengths: [1, 0, 4], room: 4, window: null },
+  { prompts: [3, 7], promptRoom: 8, lengths: [3, 0], room: 3, window: 3 },
+  { prompts: [3, 7], promptRoom: 8, lengths: [3, 1], room: 5, window: 1 },
+  { prompts: [4, 4], promptRoom: 4, lengths: [0, 2], room: 2, window: 100 },
+  { prompts: [4], promptRoom: 4, lengths: [0], room: 0, window: 2 },
+])("a decode step after $prompts and $lengths, window $window", (shape) => {
+  const { prompts, promptRoom, lengths, room, window } = shape;
+  const expected = prompts.flatMap((prompt, b) => {
+    const position = prompt + lengths[b]!;
+    const near = (p: number): boolean => window === null || position - p < window;
+    return [
+      ...Array.from({ length: promptRoom }, (_, j) => j < prompt && near(j)),
+      ...Array.from({ length: room }, (_, j) => j < lengths[b]! && near(prompt + j)),
+      true,
+    ];
+  });
+  expect(seen(decodeMask(shape))).toEqual(expected);
 });

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import type { Value } from "../../src/graph/ir.ts";
 import { add, matmul, matmulTransposed } from "../../src/graph/ops/math.ts";
-import { concat, shapeOf, splitInTwo } from "../../src/graph/ops/shape.ts";
+import { concat, shapeOf, splitBy } from "../../src/graph/ops/shape.ts";
 import { floats, noise, session } from "./fixture.ts";
 
 test("fact: products over a dimension of size 0 are exact zeros (an empty cache, an adapter of rank 0)", () => {
@@ -23,7 +24,7 @@ test("fact: concat and split pass an empty part through", () => {
     const fresh = g.input("fresh", "float", [1, 2, "S", 4]);
     const scores = concat(g, [matmulTransposed(g, q, past), matmulTransposed(g, q, fresh)], 3);
     const sizes = concat(g, [shapeOf(g, past, 2, 3), shapeOf(g, fresh, 2, 3)], 0);
-    const [overPast, overFresh] = splitInTwo(g, scores, sizes, 3);
+    const [overPast, overFresh] = splitBy(g, scores, 3, sizes, 2) as [Value, Value];
     g.output(g.node("Identity", [add(g, matmul(g, overPast, past), matmul(g, overFresh, fresh))], { names: ["y"] }));
   });
   const [q, kv] = [noise(24, 1), noise(24, 2)];

@@ -1,3 +1,4 @@
+import type { Caller } from "../../caller.ts";
 import type { ExplanationStore } from "../../db/explanation-store.ts";
 import type { ExplanationRecord, NewExplanation } from "../../db/records.ts";
 import { newId } from "../../http/ids.ts";
@@ -42,13 +43,18 @@ export async function begin(deps: BeginDeps, request: CreateExplanation, signal:
 }
 
 /** The same for work in the background: it waits in the database, and no model is loaded for the answer. */
-export async function enqueue(deps: BeginDeps, request: CreateExplanation): Promise<ExplanationRecord> {
+export async function enqueue(
+  deps: BeginDeps,
+  request: CreateExplanation,
+  { client }: Pick<Caller, "client">,
+): Promise<ExplanationRecord> {
   const teacher = await deps.registry.text(request.teacher, { role: "teacher", param: "teacher" });
   const student = request.rank_by
     ? await deps.registry.text(request.rank_by.student, { role: "student", param: "rank_by.student" })
     : null;
   assertRankable(request, teacher, student);
-  return deps.store.insert((await draft(deps, request, teacher, student)).fresh);
+  const { fresh } = await draft(deps, request, teacher, student);
+  return deps.store.insert({ ...fresh, sampling: { ...fresh.sampling, client } });
 }
 
 /** What waits in the database begins, or begins again: versions and seed are stored, so it becomes what it would have been. */
@@ -64,7 +70,7 @@ export async function beginAgain(deps: BeginDeps, record: ExplanationRecord, sig
 }
 
 /** What `generate` needs of a run. */
-export function generateRequest({ record, teacher, student, promptIds }: Run, signal: AbortSignal): GenerateRequest {
+export function generateRequest({ record, teacher, student, promptIds }: Run, caller: Caller): GenerateRequest {
   const sampling = storedSampling(record);
   return {
     teacher,
@@ -75,7 +81,7 @@ export function generateRequest({ record, teacher, student, promptIds }: Run, si
     sampling,
     rankBy: record.rankBy as GenerateRequest["rankBy"],
     tokens: sampling.tokens,
-    signal,
+    caller,
   };
 }
 

@@ -1,4 +1,6 @@
 /** Writes the explanations of one request and, where asked, ranks them. Knows neither HTTP nor the database. */
+import type { Caller, QueuePlace } from "../../caller.ts";
+import type { SampleEvent } from "../../engine/engine.ts";
 import { fail, PreceptorError } from "../../errors.ts";
 import { teacherFormat } from "../../rlt/formats.ts";
 import { teacherPrompt } from "../../rlt/prompts.ts";
@@ -6,6 +8,7 @@ import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
 import type { HeldModel } from "../models/registry.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
 import { isFaultOfItem, scoreItem, scoringPair } from "../scores/service.ts";
+import { patiently } from "./patience.ts";
 import type { Choice, ExplanationResource } from "./schemas.ts";
 import { createWriting, type Writing } from "./writing.ts";
 
@@ -20,12 +23,17 @@ export interface GenerateRequest {
   rankBy: Omit<NonNullable<ExplanationResource["rank_by"]>, "student"> | null;
   /** Report ids and log-probs of every token. */
   tokens: boolean;
-  signal: AbortSignal;
+  caller: Caller;
 }
 
 /** What happens while it runs; each call is awaited, so a slow reader slows nothing but itself. */
 export interface GenerateEvents {
-  started?(): Promise<void> | void;
+  /** The engine has taken it: from here on it is no longer refused. */
+  accepted?(): Promise<void> | void;
+  /** It waits in the engine; called again whenever its place changes. */
+  queued?(place: QueuePlace): Promise<void> | void;
+  /** It waits no longer. */
+  prompt?(): Promise<void> | void;
   delta(index: number, delta: string): Promise<void> | void;
   choice(index: number, reason: Choice["finish_reason"]): Promise<void> | void;
   scored(index: number, score: ScoreResource): Promise<void> | void;
@@ -34,6 +42,9 @@ export interface GenerateEvents {
 export interface Generated {
   choices: Choice[];
   best: number | null;
+  /** False: the engine refused it, so nothing was begun. */
+  accepted: boolean;
+  cachedTokens: number;
   completionTokens: number;
   scoredTokens: number;
   /** What ended it early; everything above holds what was made until then. */
@@ -70,13 +81,14 @@ export async function generate(request: GenerateRequest, events: GenerateEvents)
       ...(request.tokens ? { tokens: [] } : {}),
     })),
     best: null,
+    accepted: false,
+    cachedTokens: 0,
     completionTokens: 0,
     scoredTokens: 0,
   };
   try {
-    await events.started?.();
     await write(request, events, writings, made);
-    if (request.student && !request.signal.aborted) await rank(request, events, writings, made);
+    if (request.student && !request.caller.signal.aborted) await rank(request, events, writings, made);
   } catch (error) {
     made.failure = { error };
   }
@@ -89,8 +101,28 @@ async function write(
   writings: readonly Writing[],
   made: Generated,
 ): Promise<void> {
-  const { teacher, sampling } = request;
-  const stream = teacher.engine.sample({
+  for await (const event of sample(request, writings)) {
+    if (!made.accepted) {
+      made.accepted = true;
+      await events.accepted?.();
+    }
+    switch (event.type) {
+      case "queued":
+        await events.queued?.({ position: event.position, reason: event.reason });
+        break;
+      case "prompt":
+        made.cachedTokens = event.cachedTokens;
+        await events.prompt?.();
+        break;
+      default:
+        await add(request.teacher, event, writings[event.index] as Writing, made, events);
+    }
+  }
+}
+
+function sample(request: GenerateRequest, writings: readonly Writing[]): AsyncIterable<SampleEvent> {
+  const { teacher, sampling, caller } = request;
+  return teacher.engine.sample({
     promptIds: request.promptIds,
     n: sampling.n,
     params: {
@@ -103,23 +135,30 @@ async function write(
     stopIds: teacher.eosIds,
     shouldStop: (index, ids) => (writings[index] as Writing).push(ids.at(-1) as number),
     adapter: teacher.adapter,
-    signal: request.signal,
+    ...caller,
   });
-  for await (const event of stream) {
-    const writing = writings[event.index] as Writing;
-    const choice = made.choices[event.index] as Choice;
-    if (event.type === "token") {
-      made.completionTokens++;
-      choice.tokens?.push(describeToken(teacher, event.id, event.logprob));
-    } else {
-      writing.end();
-      choice.finish_reason = event.reason;
-    }
-    const delta = writing.take();
-    choice.explanation += delta;
-    if (delta !== "") await events.delta(event.index, delta);
-    if (event.type === "finish") await events.choice(event.index, event.reason);
+}
+
+/** One token, or the end, of one choice. */
+async function add(
+  teacher: HeldModel,
+  event: Extract<SampleEvent, { index: number }>,
+  writing: Writing,
+  made: Generated,
+  events: GenerateEvents,
+): Promise<void> {
+  const choice = made.choices[event.index] as Choice;
+  if (event.type === "token") {
+    made.completionTokens++;
+    choice.tokens?.push(describeToken(teacher, event.id, event.logprob));
+  } else {
+    writing.end();
+    choice.finish_reason = event.reason;
   }
+  const delta = writing.take();
+  choice.explanation += delta;
+  if (delta !== "") await events.delta(event.index, delta);
+  if (event.type === "finish") await events.choice(event.index, event.reason);
 }
 
 async function rank(
@@ -128,7 +167,7 @@ async function rank(
   writings: readonly Writing[],
   made: Generated,
 ): Promise<void> {
-  const { student, teacher, rankBy, question, solution } = request;
+  const { student, teacher, rankBy, question, solution, caller } = request;
   if (!student || !rankBy) throw fail("internal_error", "ranking without a student");
   const pair = scoringPair(student, teacher);
   const { close } = teacherFormat(teacher.format);
@@ -138,8 +177,10 @@ async function rank(
   let bestValue = Number.NEGATIVE_INFINITY;
   for (const choice of made.choices) {
     const completion = choice.explanation + (writings[choice.index]?.closed ? close : "");
+    const score = () => scoreItem(pair, { question, solution, completion }, options, caller);
     try {
-      const { resource, tokens } = await scoreItem(pair, { question, solution, completion }, options, request.signal);
+      // What a job has written is not thrown away because the student's engine is busy.
+      const { resource, tokens } = await (caller.priority === "job" ? patiently(score, caller.signal) : score());
       // The teacher wrote this text itself, a moment ago.
       resource.warnings = resource.warnings.filter((warning) => warning !== "foreign_text");
       choice.score = resource;

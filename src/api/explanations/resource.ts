@@ -1,4 +1,4 @@
-import type { ExplanationRecord } from "../../db/records.ts";
+import { type ExplanationRecord, UNFINISHED } from "../../db/records.ts";
 import { unixSeconds } from "../../http/schemas.ts";
 import type { ExplanationResource } from "./schemas.ts";
 
@@ -14,20 +14,28 @@ export interface StoredSampling {
   background: boolean;
   /** Per-token values were asked for. */
   tokens: boolean;
+  /** Who asked for work in the background, so that it waits its turn after a restart too. */
+  client?: string | undefined;
 }
 
 export function storedSampling(record: ExplanationRecord): StoredSampling {
   return record.sampling as unknown as StoredSampling;
 }
 
-export function toResource(record: ExplanationRecord): ExplanationResource {
-  const { background: _, tokens: __, ...sampling } = storedSampling(record);
+export function isUnfinished({ status }: ExplanationRecord): boolean {
+  return (UNFINISHED as readonly string[]).includes(status);
+}
+
+/** `queue`: where it stands if it waits; one that is finished waits no more. */
+export function toResource(record: ExplanationRecord, queue?: ExplanationResource["queue"]): ExplanationResource {
+  const { background: _, tokens: __, client: ___, ...sampling } = storedSampling(record);
   const rankBy = record.rankBy as { metric: string; kl: NonNullable<ExplanationResource["rank_by"]>["kl"] } | null;
   return {
     id: record.id,
     object: "explanation",
     created_at: unixSeconds(record.createdAt),
     status: record.status,
+    ...(queue && isUnfinished(record) ? { queue: { ...queue } } : {}),
     teacher: { id: record.teacherId, version: record.teacherVersion },
     question: record.question,
     solution: record.solution,

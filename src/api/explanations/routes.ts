@@ -1,5 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { clientSignal, type RouteModule } from "../../http/context.ts";
+import { callerOf } from "../../http/client.ts";
+import type { RouteModule } from "../../http/context.ts";
 import { toList } from "../../http/list.ts";
 import { jsonBody, jsonOrEvents, jsonResponse } from "../../http/schemas.ts";
 import { sse } from "../../http/sse.ts";
@@ -18,7 +19,9 @@ const create = createRoute({
   description:
     "With `stream: true` the answer is server-sent events: `explanation.created`, then `explanation.delta {index, delta}`, " +
     "`explanation.choice {index, finish_reason}` and, with `rank_by`, `explanation.scored {index, score}`, at last " +
-    "`explanation.completed` with the whole resource. A client that leaves stops the work.",
+    "`explanation.completed` with the whole resource. While it waits for its turn, `explanation.queued {position, reason}` " +
+    "says where it stands (1 is next) and why, again whenever that changes. A client that leaves stops the work. Too much " +
+    "at once is refused with 429 `queue_full` (this client) or 503 `overloaded` (everybody together) and `Retry-After`.",
   request: { body: jsonBody(createExplanationSchema) },
   responses: {
     200: jsonOrEvents(explanationSchema, "The explanation, or its events"),
@@ -70,9 +73,11 @@ export const explanationRoutes =
       const request = c.req.valid("json");
       if (request.stream) {
         // A streamed answer is not typed as the JSON one.
-        return (await sse(c, (stream) => explanations.stream(request, stream.signal, stream.send))) as never;
+        return (await sse(c, ({ signal, send }) =>
+          explanations.stream(request, { ...callerOf(c), signal }, send),
+        )) as never;
       }
-      const explanation = await explanations.create(request, clientSignal(c));
+      const explanation = await explanations.create(request, callerOf(c));
       return request.background ? c.json(explanation, 202) : c.json(explanation, 200);
     });
     app.openapi(list, async (c) => {

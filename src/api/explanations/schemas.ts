@@ -43,7 +43,14 @@ export const createExplanationSchema = z
       description: "Random when absent, and echoed. The same request with the same seed gives the same text.",
     }),
     stream: z.boolean().default(false),
-    background: z.boolean().default(false).openapi({ description: "Answer at once; poll GET /v1/explanations/{id}." }),
+    background: z
+      .boolean()
+      .default(false)
+      .openapi({
+        description:
+          "Answer at once; poll GET /v1/explanations/{id}, whose `queue` says where it stands while it waits. Requests that " +
+          "somebody waits for go first.",
+      }),
     store: z.boolean().default(true).openapi({ description: "false: the explanation is not kept." }),
     rank_by: rankBySchema.optional(),
     include: z
@@ -57,6 +64,28 @@ export const createExplanationSchema = z
   });
 
 export type CreateExplanation = z.output<typeof createExplanationSchema>;
+
+const queueSchema = z
+  .object({
+    position: z.int().min(1).openapi({ description: "1 is next." }),
+    reason: z.enum([
+      "turn",
+      "slots",
+      "memory",
+      "client_limit",
+      "background",
+      "model_loading",
+      "queue_full",
+      "overloaded",
+    ]),
+  })
+  .openapi("ExplanationQueue", {
+    description:
+      "While it waits. In the engine (as `explanation.queued` says it): `turn`: other requests or clients come first, " +
+      "`slots`: as many sequences as fit are being decoded, `memory`: no room for more keys and values, `client_limit`: " +
+      "this client has its share. Before that, with `background: true`: `background`: as many as the server works on at " +
+      "once are under way, or the error (`model_loading`, `queue_full`, `overloaded`) after which it is tried again.",
+  });
 
 const choiceSchema = z.object({
   index: z.int(),
@@ -75,6 +104,7 @@ export const explanationSchema = z
     object: z.literal("explanation"),
     created_at: timestampSchema,
     status: z.enum(["queued", "in_progress", "completed", "failed", "cancelled"]),
+    queue: queueSchema.optional(),
     teacher: z.object({ id: z.string(), version: z.int() }),
     question: z.string(),
     solution: z.string(),
@@ -91,7 +121,7 @@ export const explanationSchema = z
     usage: z.object({
       prompt_tokens: z.int(),
       completion_tokens: z.int(),
-      cached_tokens: z.int(),
+      cached_tokens: z.int().openapi({ description: "Of the prompt's tokens, how many the prefix cache had." }),
       scored_tokens: z.int(),
     }),
     sampling: z.object({

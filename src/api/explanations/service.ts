@@ -1,18 +1,23 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import type { Caller, QueuePlace } from "../../caller.ts";
 import { TOUCH_INTERVAL_MS } from "../../db/explanation-store.ts";
 import type { ExplanationRecord, PageQuery } from "../../db/records.ts";
-import { bodyOf, type ErrorBody, fail, PreceptorError } from "../../errors.ts";
+import { bodyOf, type ErrorBody, fail, type PreceptorError } from "../../errors.ts";
+import { type BackgroundLimits, createBackgroundQueue } from "./background-queue.ts";
 import { type BeginDeps, begin, beginAgain, enqueue, generateRequest, type Run } from "./begin.ts";
 import { type Generated, type GenerateEvents, generate } from "./generate.ts";
 import { insist } from "./insist.ts";
-import { storedSampling, toResource } from "./resource.ts";
+import { passes } from "./patience.ts";
+import { isUnfinished, storedSampling, toResource } from "./resource.ts";
 import type { CreateExplanation, ExplanationResource } from "./schemas.ts";
 
 export interface ExplanationService {
-  /** Resolves when finished, or at once with `background`. `signal` stops the work, unless it runs in the background. */
-  create(request: CreateExplanation, signal: AbortSignal): Promise<ExplanationResource>;
+  /**
+   * Resolves when finished, or at once with `background`. The caller's signal stops the work, unless it runs in the
+   * background. Throws `queue_full` and `overloaded` where too much is to be done already; then nothing is kept.
+   */
+  create(request: CreateExplanation, caller: Caller): Promise<ExplanationResource>;
   /** Sends the events of a stream while it runs; throws what goes wrong. */
-  stream(request: CreateExplanation, signal: AbortSignal, send: SendEvent): Promise<void>;
+  stream(request: CreateExplanation, caller: Caller, send: SendEvent): Promise<void>;
   get(id: string): Promise<ExplanationResource>;
   list(query: ExplanationQuery): Promise<{ data: ExplanationResource[]; hasMore: boolean }>;
   /** Stops it where it runs; what was written so far is kept. A finished one stays as it is. */
@@ -25,6 +30,8 @@ export interface ExplanationService {
    * first to finish wins.
    */
   settleInterrupted(options: { exclusive: boolean }): Promise<void>;
+  /** How many wait in the background, for metrics. */
+  waiting(): number;
   /** Stops what is under way and waits until that is written down. */
   close(): Promise<void>;
 }
@@ -38,15 +45,20 @@ export interface ExplanationQuery extends PageQuery {
 
 export interface ExplanationServiceDeps extends BeginDeps {
   log: { error(details: object, message: string): void };
+  background?: BackgroundLimits;
 }
 
 const NO_EVENTS: GenerateEvents = { delta() {}, choice() {}, scored() {} };
-/** Where the model's error names no time. */
-const RETRY_AFTER_MS = 5_000;
+/** Who asked for what was written down before clients were. */
+const UNKNOWN_CLIENT = "unknown";
 
 export function createExplanationService(deps: ExplanationServiceDeps): ExplanationService {
   const { store, log } = deps;
+  const queue = createBackgroundQueue(deps.background);
+  /** Whatever is under way here or waits for it, to be found by its id. */
   const running = new Map<string, { controller: AbortController; finished: Promise<unknown> }>();
+  /** Those that have begun, but wait in an engine. */
+  const inEngine = new Map<string, QueuePlace>();
   const ending = new AbortController();
   const touch = setInterval(() => {
     store
@@ -67,16 +79,39 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
     ending.signal.aborted && storedSampling(record).background;
 
   /** Writes the explanation and its end down, and gives the models back. Throws what ended it, unless it was cancelled. */
-  async function carryOut(run: Run, signal: AbortSignal, events: GenerateEvents): Promise<ExplanationRecord> {
+  async function carryOut(run: Run, caller: Caller, events: GenerateEvents): Promise<ExplanationRecord> {
+    const { id } = run.record;
+    const { signal } = caller;
     try {
-      const outcome = await generate(generateRequest(run, signal), events);
+      const outcome = await generate(generateRequest(run, caller), {
+        ...events,
+        queued(place) {
+          inEngine.set(id, place);
+          return events.queued?.(place);
+        },
+        prompt: () => void inEngine.delete(id),
+      });
+      const { failure } = outcome;
+      if (failure && !outcome.accepted && passes(failure.error)) {
+        await forget(run);
+        throw failure.error;
+      }
       const record = await finish(run, outcome, signal.aborted);
-      if (outcome.failure && !signal.aborted) throw outcome.failure.error;
+      if (failure && !signal.aborted) throw failure.error;
       return record;
     } finally {
+      inEngine.delete(id);
       run.teacher.release();
       run.student?.release();
     }
+  }
+
+  /** The engine refused it: the caller asks again, and work in the background stays in the queue. */
+  async function forget({ record, stored }: Run): Promise<void> {
+    if (!stored || storedSampling(record).background) return;
+    await store.remove(record.id).catch((error: unknown) => {
+      log.error({ err: error, id: record.id }, "a refused explanation could not be removed");
+    });
   }
 
   async function finish(run: Run, outcome: Generated, cancelled: boolean): Promise<ExplanationRecord> {
@@ -87,7 +122,12 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
       status: cancelled ? ("cancelled" as const) : failure ? ("failed" as const) : ("completed" as const),
       choices: outcome.choices,
       best: outcome.best,
-      usage: { ...record.usage, completion_tokens: outcome.completionTokens, scored_tokens: outcome.scoredTokens },
+      usage: {
+        ...record.usage,
+        completion_tokens: outcome.completionTokens,
+        cached_tokens: outcome.cachedTokens,
+        scored_tokens: outcome.scoredTokens,
+      },
       error: failure && !cancelled ? shown(failure.error) : null,
     };
     const done = { ...record, ...changes };
@@ -108,12 +148,12 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
 
   function inBackground(record: ExplanationRecord): void {
     const { id } = record;
+    const { client = UNKNOWN_CLIENT } = storedSampling(record);
     void underWay(id, async ({ signal }) => {
       try {
-        const run = await patiently(() => beginAgain(deps, record, signal), signal);
-        await beginWriting(run, signal);
+        await queue.run({ id, client, signal }, () => takeUp(id, { client, priority: "job", signal }));
       } catch (error) {
-        if (staysForNextStart(record)) return;
+        if (ending.signal.aborted) return;
         if (!signal.aborted) log.error({ err: error, id }, "an explanation in the background failed");
         const changes = signal.aborted
           ? { status: "cancelled" as const }
@@ -125,18 +165,23 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
     });
   }
 
-  async function beginWriting(run: Run, signal: AbortSignal): Promise<void> {
+  /** Its turn has come. It is read again: while it waited only its id was kept, and somebody may have cancelled it. */
+  async function takeUp(id: string, caller: Caller): Promise<void> {
+    const record = await store.find(id);
+    if (!record || !isUnfinished(record)) return;
+    caller.signal.throwIfAborted();
+    const run = await beginAgain(deps, record, caller.signal);
     let begun = false;
     try {
-      // undefined: it was cancelled or deleted while it waited.
-      begun = (await store.update(run.record.id, { status: "in_progress" })) !== undefined;
+      // undefined: it was cancelled or deleted while its models were loaded.
+      begun = (await store.update(id, { status: "in_progress" })) !== undefined;
     } finally {
       if (!begun) {
         run.teacher.release();
         run.student?.release();
       }
     }
-    if (begun) await carryOut(run, signal, NO_EVENTS);
+    if (begun) await carryOut(run, caller, NO_EVENTS);
   }
 
   async function find(id: string): Promise<ExplanationRecord> {
@@ -145,30 +190,39 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
     return record;
   }
 
-  async function inForeground(run: Run, client: AbortSignal, events: GenerateEvents): Promise<ExplanationRecord> {
+  async function inForeground(run: Run, caller: Caller, events: GenerateEvents): Promise<ExplanationRecord> {
     const record = await underWay(run.record.id, (controller) => {
-      follow(client, controller);
-      return carryOut(run, controller.signal, events);
+      follow(caller.signal, controller);
+      return carryOut(run, { ...caller, signal: controller.signal }, events);
     });
-    if (client.aborted) throw fail("cancelled", "the client closed the connection");
+    if (caller.signal.aborted) throw fail("cancelled", "the client closed the connection");
     return record;
   }
 
+  /** As the API shows it, with its place where it waits on this server. */
+  function describe(record: ExplanationRecord, places = queue.places()): ExplanationResource {
+    return toResource(record, inEngine.get(record.id) ?? places.get(record.id));
+  }
+
   return {
-    async create(request, signal) {
-      if (!request.background)
-        return toResource(await inForeground(await begin(deps, request, signal), signal, NO_EVENTS));
+    async create(request, caller) {
+      if (!request.background) {
+        return toResource(await inForeground(await begin(deps, request, caller.signal), caller, NO_EVENTS));
+      }
       if (!request.store) {
         throw fail("invalid_value", "an explanation in the background must be stored: leave store out", {
           param: "store",
         });
       }
-      const record = await enqueue(deps, request);
-      inBackground(record);
-      return toResource(record);
+      return queue.accept(async () => {
+        const record = await enqueue(deps, request, caller);
+        inBackground(record);
+        return describe(record);
+      });
     },
 
-    async stream(request, signal, send) {
+    async stream(request, caller, send) {
+      const { signal } = caller;
       if (request.background) {
         throw fail("invalid_value", "choose one of stream and background", { param: "background" });
       }
@@ -182,8 +236,9 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
         }
       };
       const run = await begin(deps, request, signal);
-      const record = await inForeground(run, signal, {
-        started: () => tell("explanation.created", { explanation: toResource(run.record) }),
+      const record = await inForeground(run, caller, {
+        accepted: () => tell("explanation.created", { explanation: toResource(run.record) }),
+        queued: (place) => tell("explanation.queued", place),
         delta: (index, delta) => tell("explanation.delta", { index, delta }),
         choice: (index, finish_reason) => tell("explanation.choice", { index, finish_reason }),
         scored: (index, score) => tell("explanation.scored", { index, score }),
@@ -191,11 +246,12 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
       await send("explanation.completed", { explanation: toResource(record) });
     },
 
-    get: async (id) => toResource(await find(id)),
+    get: async (id) => describe(await find(id)),
 
     async list(query) {
       const { rows, hasMore } = await store.list(query);
-      return { data: rows.map(toResource), hasMore };
+      const places = queue.places();
+      return { data: rows.map((row) => describe(row, places)), hasMore };
     },
 
     async cancel(id) {
@@ -223,6 +279,8 @@ export function createExplanationService(deps: ExplanationServiceDeps): Explanat
       }
     },
 
+    waiting: () => queue.places().size,
+
     async close() {
       ending.abort();
       clearInterval(touch);
@@ -247,17 +305,4 @@ const shown = (error: unknown): ErrorBody => bodyOf(error, "the server failed on
 function follow(client: AbortSignal, controller: AbortController): void {
   if (client.aborted) controller.abort();
   else client.addEventListener("abort", () => controller.abort(), { once: true });
-}
-
-/** Nobody waits for work in the background, so it comes back as often as its models ask it to. */
-async function patiently<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  while (true) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!(error instanceof PreceptorError) || error.code !== "model_loading") throw error;
-      const { retryAfterSeconds } = error;
-      await sleep(retryAfterSeconds === undefined ? RETRY_AFTER_MS : retryAfterSeconds * 1000, undefined, { signal });
-    }
-  }
 }

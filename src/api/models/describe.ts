@@ -6,14 +6,14 @@ import { bodyOf } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
 import type { Known, Preparation } from "./preparation.ts";
 import type { ModelResource } from "./schemas.ts";
-import { formatOf, openOptions, resolveDevice, resolvePrecision, type Version } from "./version.ts";
+import { formatOf, type ModelResources, openOptions, resolveDevice, type Version } from "./version.ts";
 
 export interface DescribeDeps {
   preparation: Preparation;
   placement: Placement;
   /** What an unloaded model will be able to do. */
   capabilities: Capabilities;
-  threads: number;
+  resources: ModelResources;
 }
 
 /** Takes milliseconds: headers may be read, nothing is downloaded, converted or loaded. Never throws for a broken model. */
@@ -25,7 +25,7 @@ export async function describeModel(
 ): Promise<ModelResource> {
   const known = await deps.preparation.look(version);
   const { checkpoint, prepared } = known;
-  const opened = checkpoint && openOptions(version, checkpoint, deps.threads);
+  const opened = checkpoint && openOptions(version, checkpoint, deps.resources);
   const [placed, failure, engine] =
     checkpoint && opened
       ? [
@@ -44,7 +44,7 @@ export async function describeModel(
     model: version.source,
     adapter: version.adapter,
     format: formatOf(version, role) as ModelResource["format"],
-    precision: resolvePrecision(version.precision),
+    precision: opened?.precision ?? (version.precision as ModelResource["precision"]),
     device: resolveDevice(version.device),
     context_length: opened?.contextLength ?? version.contextLength,
     parameters: checkpoint?.parameters ?? null,

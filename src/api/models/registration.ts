@@ -1,8 +1,9 @@
 /** Registration bodies as they are kept, and what a second registration of an id comes to. */
 import type { ModelRecord, ModelRole } from "../../db/records.ts";
+import type { Checkpoint } from "../../model/checkpoint.ts";
 import type { Preparation } from "./preparation.ts";
 import type { RegisterModel } from "./schemas.ts";
-import { resolveDevice, resolvePrecision } from "./version.ts";
+import { type ModelResources, resolveDevice, resolvePrecision } from "./version.ts";
 
 /** `found`: the server registered it by itself, so it gives way to whatever a caller registers under its id. */
 export type StoredBody = RegisterModel & { found?: true };
@@ -17,12 +18,20 @@ export type Outcome =
   /** Fields that differ from what is registered. */
   | { kind: "conflict"; fields: string[] };
 
+export interface Surroundings {
+  locate: Preparation["locate"];
+  resources: ModelResources;
+  /** Of the registered model, where it is known: it decides what precision "auto" stands for. */
+  checkpoint: Checkpoint | undefined;
+}
+
 export async function compareRegistration(
   known: ModelRecord,
   role: ModelRole,
   body: RegisterModel,
-  locate: Preparation["locate"],
+  surroundings: Surroundings,
 ): Promise<Outcome> {
+  const { locate } = surroundings;
   const { found: _, ...mine } = (known.bodies[role] ?? {}) as Partial<StoredBody>;
   const isMineFound = isFound(known.bodies[role]);
   const wanted = await located(body, locate);
@@ -36,7 +45,7 @@ export async function compareRegistration(
   for (const [other, stored] of Object.entries(known.bodies) as [ModelRole, StoredBody][]) {
     if (other === role) continue;
     const { found: __, ...theirs } = stored;
-    const fields = differences(shared(await located(theirs, locate)), shared(wanted));
+    const fields = differences(shared(await located(theirs, locate), surroundings), shared(wanted, surroundings));
     if (fields.length > 0 && !isFound(stored)) return { kind: "conflict", fields };
     if (fields.length > 0) joins = false;
     others.push([other, isFound(stored) ? { ...body, format: theirs.format, found: true } : stored]);
@@ -57,11 +66,15 @@ async function located(body: Partial<RegisterModel>, locate: Preparation["locate
 }
 
 /** Settings that the roles of an id share; format, metadata and pinning may differ, "auto" is what it stands for. */
-function shared({ format: _, metadata: __, pinned: ___, ...rest }: Fields): Fields {
+function shared(
+  { format: _, metadata: __, pinned: ___, ...rest }: Fields,
+  { checkpoint, resources }: Surroundings,
+): Fields {
+  const { precision, device } = rest as Pick<RegisterModel, "precision" | "device">;
   return {
     ...rest,
-    precision: resolvePrecision(rest.precision as string),
-    device: resolveDevice(rest.device as string),
+    precision: checkpoint ? resolvePrecision({ precision, device }, checkpoint, resources) : precision,
+    device: resolveDevice(device),
   };
 }
 

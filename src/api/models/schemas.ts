@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import type { Precision } from "../../engine/engine.ts";
 import { listQuery, listSchema } from "../../http/list.ts";
 import { errorSchema, metadataSchema, slugSchema, timestampSchema } from "../../http/schemas.ts";
 import { DEFAULT_FORMAT } from "../../rlt/formats.ts";
@@ -30,7 +31,15 @@ export const customFormatSchema = z
 
 export const formatSchema = z.union([z.enum(["stratos", "r1"]), customFormatSchema]);
 
-const precisionSchema = z.enum(["auto", "fp32", "q8", "q4"]);
+const precisions = ["fp32", "q8", "q4", "q8_0", "q4_0"] as const satisfies Precision[];
+
+const precisionSchema = z.enum(["auto", ...precisions]).openapi({
+  description:
+    "Of the weights. q8, q4: 8 and 4 bits in blocks of 128, the fastest. q8_0, q4_0: in GGUF's own blocks of 32, so that a " +
+    "GGUF file of that type keeps its numbers. auto: fp32 for models of up to 600 million parameters that take a third of " +
+    "the memory for models at most; else what a GGUF file has, or q8, if that takes half of it at most; else q4 (gemma3: " +
+    "never below 8 bits). On devices other than the CPU fp32.",
+});
 const deviceSchema = z
   .string()
   .regex(/^(auto|cpu|cuda:\d{1,2}|webgpu)$/, 'must be "auto", "cpu", "cuda:N" or "webgpu"')
@@ -97,7 +106,10 @@ export const modelSchema = z
     model: z.string(),
     adapter: z.string().nullable(),
     format: formatSchema,
-    precision: z.enum(["fp32", "q8", "q4"]),
+    precision: z.enum(["auto", ...precisions]).openapi({
+      description:
+        "The one it is loaded with; auto only while its files have not been read (a download or conversion).",
+    }),
     device: z.string(),
     context_length: z.int().nullable(),
     parameters: z.int().nullable(),

@@ -1,7 +1,7 @@
 import { mapLimited } from "../../concurrency.ts";
 import type { ModelStore } from "../../db/model-store.ts";
 import type { ModelRecord, ModelRole, PageQuery } from "../../db/records.ts";
-import type { Engine } from "../../engine/engine.ts";
+import type { Engine, Precision } from "../../engine/engine.ts";
 import type { Placement } from "../../engine/placement.ts";
 import { fail } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
@@ -9,10 +9,10 @@ import { formatProblem } from "../../rlt/formats.ts";
 import { within } from "../../within.ts";
 import { describeModel } from "./describe.ts";
 import type { Preparation, Prepared } from "./preparation.ts";
-import { compareRegistration, type StoredBody } from "./registration.ts";
+import { compareRegistration, type Outcome, type StoredBody } from "./registration.ts";
 import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
 import type { ModelResource, RegisterModel, UpdateModel } from "./schemas.ts";
-import { formatOf, openOptions, resolveDevice, resolvePrecision, type Version } from "./version.ts";
+import { formatOf, type ModelResources, openOptions, resolveDevice, type Version } from "./version.ts";
 
 export interface ModelService extends ModelRegistry {
   /**
@@ -40,8 +40,7 @@ export interface ModelServiceDeps {
   preparation: Preparation;
   placement: Placement;
   engine: Pick<Engine, "capabilities" | "check">;
-  /** Compute threads per model. */
-  threads: number;
+  resources: ModelResources;
 }
 
 /** How long a registration waits for a download or conversion before it answers `loading`. */
@@ -57,8 +56,8 @@ const REGISTER_TRIES = 3;
 const PAGE = 100;
 
 export function createModelService(deps: ModelServiceDeps): ModelService {
-  const { store, preparation, placement, engine } = deps;
-  const describeDeps = { preparation, placement, capabilities: engine.capabilities, threads: deps.threads };
+  const { store, preparation, placement, engine, resources } = deps;
+  const describeDeps = { preparation, placement, capabilities: engine.capabilities, resources };
   const describe = (role: ModelRole, model: ModelRecord, version: Version = model): Promise<ModelResource> =>
     describeModel(describeDeps, role, model, version);
 
@@ -96,7 +95,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
   async function hold(name: string, { role, param, signal, beside }: RegistryHoldOptions = {}): Promise<HeldModel> {
     const [model, version] = await find(name, role, param);
     const { checkpoint, text, adapter } = await prepareNow(version, signal);
-    const opened = openOptions(version, checkpoint, deps.threads);
+    const opened = openOptions(version, checkpoint, resources);
     const held = await placement.hold(checkpoint, opened, { signal, beside: beside?.engine });
     placement.pin(checkpoint, opened, model.id, model.pinned);
     return {
@@ -114,8 +113,9 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
 
   /** Checks a version before it is written down; a download or conversion goes on behind the answer. */
   async function check(version: Version): Promise<void> {
-    const { precision, device } = version;
-    await engine.check({ precision: resolvePrecision(precision), device: resolveDevice(device) });
+    // What "auto" stands for is not known before the files are there; it is never what the device lacks.
+    const precision = version.precision === "auto" ? "fp32" : (version.precision as Precision);
+    await engine.check({ precision, device: resolveDevice(version.device) });
     try {
       const effort = await preparation.effort(version);
       const work = preparation.prepare(version, { fresh: true });
@@ -155,6 +155,21 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     return joined;
   }
 
+  /** Roles of an id share one model, and only its files say what precision "auto" is: a new role waits for them. */
+  async function compare(role: ModelRole, body: RegisterModel, known: ModelRecord): Promise<Outcome> {
+    const { checkpoint } = await preparation.look(known);
+    const surroundings = { locate: preparation.locate, resources, checkpoint };
+    const outcome = await compareRegistration(known, role, body, surroundings);
+    const undecided =
+      outcome.kind === "conflict" &&
+      outcome.fields.join() === "precision" &&
+      known.bodies[role] === undefined &&
+      [body.precision, known.precision].includes("auto");
+    if (!undecided || checkpoint) return outcome;
+    const prepared = await prepareNow(known);
+    return compareRegistration(known, role, body, { ...surroundings, checkpoint: prepared.checkpoint });
+  }
+
   /** Carries out what a registration of a known id comes to; undefined: somebody changed it meanwhile, look again. */
   async function registerAgain(
     role: ModelRole,
@@ -162,7 +177,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     known: ModelRecord,
   ): Promise<{ model: ModelRecord; created: boolean } | undefined> {
     const { found: _, ...wanted } = body;
-    const outcome = await compareRegistration(known, role, wanted, preparation.locate);
+    const outcome = await compare(role, wanted, known);
     switch (outcome.kind) {
       case "same": {
         const claimed = outcome.claim ? await store.setBody(body.id, role, body) : known;
@@ -212,7 +227,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
         version: version.version,
         text,
         format: formatOf(version, role),
-        contextLength: openOptions(version, checkpoint, deps.threads).contextLength,
+        contextLength: openOptions(version, checkpoint, resources).contextLength,
         vocabSize: checkpoint.config.vocabSize,
       };
     },
@@ -270,7 +285,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       if (!model) throw notRegistered(id, role, undefined, undefined);
       const known = preparation.prepared(before);
       if (known && pinned !== undefined) {
-        placement.pin(known.checkpoint, openOptions(before, known.checkpoint, deps.threads), id, pinned);
+        placement.pin(known.checkpoint, openOptions(before, known.checkpoint, resources), id, pinned);
       }
       return describe(role, model);
     },
@@ -279,7 +294,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       const [model] = await find(id, role, undefined);
       if (!(await store.remove(id))) throw notRegistered(id, role, undefined, undefined);
       const { checkpoint } = preparation.prepared(model) ?? {};
-      const opened = checkpoint && openOptions(model, checkpoint, deps.threads);
+      const opened = checkpoint && openOptions(model, checkpoint, resources);
       if (checkpoint && opened) placement.pin(checkpoint, opened, id, false);
       // Another id may use the same files.
       if ((await all()).some(({ source }) => source === model.source)) return;

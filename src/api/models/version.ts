@@ -1,5 +1,6 @@
 /** One registered version of a model, and the settings that follow from it. */
 import type { ModelRole } from "../../db/records.ts";
+import { choosePrecision } from "../../engine/auto-precision.ts";
 import type { OpenOptions, Precision } from "../../engine/engine.ts";
 import type { Checkpoint } from "../../model/checkpoint.ts";
 import { DEFAULT_FORMAT, type FormatSpec } from "../../rlt/formats.ts";
@@ -18,18 +19,30 @@ export interface Version extends VersionSource {
   formats: Partial<Record<ModelRole, unknown>>;
 }
 
-export function openOptions(version: Version, checkpoint: Checkpoint, threads: number): OpenOptions {
+/** What this server has for models; it does not change while the server runs. */
+export interface ModelResources {
+  /** Compute threads per model. */
+  threads: number;
+  /** Bytes that loaded models may take together. */
+  budgetBytes: number;
+}
+
+export function openOptions(version: Version, checkpoint: Checkpoint, resources: ModelResources): OpenOptions {
   return {
-    precision: resolvePrecision(version.precision),
+    precision: resolvePrecision(version, checkpoint, resources),
     contextLength: version.contextLength ?? defaultContext(checkpoint),
-    threads,
+    threads: resources.threads,
     device: resolveDevice(version.device),
   };
 }
 
-/** fp32 gives the numbers of the reference implementations; smaller precisions are asked for by name. */
-export function resolvePrecision(precision: string): Precision {
-  return precision === "auto" ? "fp32" : (precision as Precision);
+export function resolvePrecision(
+  { precision, device }: Pick<Version, "precision" | "device">,
+  checkpoint: Checkpoint,
+  { budgetBytes }: Pick<ModelResources, "budgetBytes">,
+): Precision {
+  if (precision !== "auto") return precision as Precision;
+  return choosePrecision(checkpoint, { budgetBytes, device: resolveDevice(device) });
 }
 
 /** Every machine has a CPU, and the numbers of others have not been compared with the reference. */

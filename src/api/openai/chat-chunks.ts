@@ -4,9 +4,9 @@ import { formatPromptLogprobs } from "./prompt-logprobs.ts";
 import type { ChatChoice, ChatChunkChoice } from "./schemas-chat.ts";
 
 /** A generation in the form of `/v1/chat/completions`: each choice begins with its role and ends with `finish_reason`. */
-export async function* chatDeltas(job: Job, signal: AbortSignal): AsyncGenerator<ChatChunkChoice> {
+export async function* chatDeltas(job: Job): AsyncGenerator<ChatChunkChoice> {
   const { spec } = job;
-  for await (const event of generate(job, signal)) {
+  for await (const event of generate(job)) {
     if (event.type === "token") yield tokenDelta(job, event);
     else if (event.type === "finish") yield* finishDeltas(event);
     else {

@@ -2,7 +2,7 @@ import { fail } from "../../errors.ts";
 import type { HeldModel } from "../models/registry.ts";
 import { addToMessage, chatDeltas, emptyMessage, isSilent } from "./chat-chunks.ts";
 import { toChatMessages } from "./chat-messages.ts";
-import { type Job, provenanceOf, usageOf } from "./generate.ts";
+import { type GenerationCaller, type Job, provenanceOf, usageOf } from "./generate.ts";
 import { CHAT_NEUTRAL } from "./neutral-fields.ts";
 import { chunksOf, type GenerationDeps, headOf, openJob } from "./open-job.ts";
 import { checkContext, encodeChat } from "./prompts.ts";
@@ -11,19 +11,19 @@ import type { ChatChunk, ChatCompletion, ChatRequest } from "./schemas-chat.ts";
 
 /** `POST /v1/chat/completions`. What the caller did wrong is thrown before the first chunk. */
 export interface ChatCompletions {
-  complete(body: ChatRequest, signal: AbortSignal): Promise<ChatCompletion>;
-  stream(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatChunk>;
+  complete(body: ChatRequest, caller: GenerationCaller): Promise<ChatCompletion>;
+  stream(body: ChatRequest, caller: GenerationCaller): AsyncGenerator<ChatChunk>;
 }
 
 export function createChatCompletions(deps: GenerationDeps): ChatCompletions {
-  const open = (body: ChatRequest, signal: AbortSignal): Promise<Job> =>
-    openJob(deps, body, CHAT_NEUTRAL, signal, (held) => prepare(body, held, deps.randomSeed));
+  const open = (body: ChatRequest, caller: GenerationCaller): Promise<Job> =>
+    openJob(deps, body, CHAT_NEUTRAL, caller, (held) => prepare(body, held, deps.randomSeed, caller));
 
-  async function complete(body: ChatRequest, signal: AbortSignal): Promise<ChatCompletion> {
-    const job = await open(body, signal);
+  async function complete(body: ChatRequest, caller: GenerationCaller): Promise<ChatCompletion> {
+    const job = await open(body, caller);
     try {
       const choices = Array.from({ length: job.spec.n }, (_, i) => emptyMessage(i, job));
-      for await (const delta of chatDeltas(job, signal)) addToMessage(choices[delta.index]!, delta);
+      for await (const delta of chatDeltas(job)) addToMessage(choices[delta.index]!, delta);
       const { prompt_token_ids, prompt_logprobs } = choices[0]!;
       return {
         ...headOf(deps, body, job),
@@ -39,12 +39,12 @@ export function createChatCompletions(deps: GenerationDeps): ChatCompletions {
     }
   }
 
-  async function* stream(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatChunk> {
-    const job = await open(body, signal);
+  async function* stream(body: ChatRequest, caller: GenerationCaller): AsyncGenerator<ChatChunk> {
+    const job = await open(body, caller);
     try {
       const base = { ...headOf(deps, body, job), object: "chat.completion.chunk" as const };
       const withUsage = body.stream_options?.include_usage ?? false;
-      yield* chunksOf(job, base, chatDeltas(job, signal), { isSilent, withUsage });
+      yield* chunksOf(job, base, chatDeltas(job), { isSilent, withUsage });
     } finally {
       job.held.release();
     }
@@ -53,7 +53,12 @@ export function createChatCompletions(deps: GenerationDeps): ChatCompletions {
   return { complete, stream };
 }
 
-async function prepare(body: ChatRequest, held: HeldModel, randomSeed: () => number): Promise<Job> {
+async function prepare(
+  body: ChatRequest,
+  held: HeldModel,
+  randomSeed: () => number,
+  caller: GenerationCaller,
+): Promise<Job> {
   const spec = resolveSpec(body, held, {
     maxTokens: maxTokensOf(body),
     logprobs: logprobsOf(body),
@@ -62,7 +67,7 @@ async function prepare(body: ChatRequest, held: HeldModel, randomSeed: () => num
   });
   const prompt = await encodeChat(held, toChatMessages(body.messages));
   checkContext(prompt, held.contextLength, spec.maxTokens ?? 1, "messages");
-  const job = { held, prompts: [prompt], spec, sampled: 0 };
+  const job = { held, prompts: [prompt], spec, caller, sampled: 0, cached: [] };
   checkSize(job, body.stream ?? false);
   return job;
 }

@@ -13,12 +13,12 @@ import type { CompletionChoice, CompletionChunk } from "./schemas-completions.ts
 export type CompletionDelta = CompletionChunk["choices"][number];
 
 /** A generation in the form of `/v1/completions`, piece by piece; every piece but the last has `finish_reason` null. */
-export async function* completionDeltas(job: Job, signal: AbortSignal): AsyncGenerator<CompletionDelta> {
+export async function* completionDeltas(job: Job): AsyncGenerator<CompletionDelta> {
   const { spec, held, prompts } = job;
   const builders = Array.from({ length: prompts.length * spec.n }, () =>
     createCompletionLogprobs(held.text, spec.rules.skipSpecial),
   );
-  for await (const event of generate(job, signal)) {
+  for await (const event of generate(job)) {
     if (event.type !== "prompt") {
       yield choiceDelta(job, event, builders[event.choice]!);
       continue;

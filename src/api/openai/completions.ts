@@ -1,6 +1,6 @@
 import type { HeldModel } from "../models/registry.ts";
 import { addToChoice, completionDeltas, emptyChoice, isSilent } from "./completion-chunks.ts";
-import { type Job, provenanceOf, usageOf } from "./generate.ts";
+import { type GenerationCaller, type Job, provenanceOf, usageOf } from "./generate.ts";
 import { COMPLETION_NEUTRAL } from "./neutral-fields.ts";
 import { chunksOf, type GenerationDeps, headOf, openJob } from "./open-job.ts";
 import { checkContext, type EncodedPrompt, encodeRawPrompt, splitPrompts } from "./prompts.ts";
@@ -12,36 +12,36 @@ const DEFAULT_MAX_TOKENS = 16;
 
 /** `POST /v1/completions`. What the caller did wrong is thrown before the first chunk. */
 export interface Completions {
-  complete(body: CompletionRequest, signal: AbortSignal): Promise<Completion>;
-  stream(body: CompletionRequest, signal: AbortSignal): AsyncGenerator<CompletionChunk>;
+  complete(body: CompletionRequest, caller: GenerationCaller): Promise<Completion>;
+  stream(body: CompletionRequest, caller: GenerationCaller): AsyncGenerator<CompletionChunk>;
 }
 
 export function createCompletions(deps: GenerationDeps): Completions {
-  const open = (body: CompletionRequest, signal: AbortSignal): Promise<Job> =>
-    openJob(deps, body, COMPLETION_NEUTRAL, signal, (held) => prepare(body, held, deps.randomSeed, signal));
+  const open = (body: CompletionRequest, caller: GenerationCaller): Promise<Job> =>
+    openJob(deps, body, COMPLETION_NEUTRAL, caller, (held) => prepare(body, held, deps.randomSeed, caller));
 
   const head = (body: CompletionRequest, job: Job) => ({
     ...headOf(deps, body, job),
     object: "text_completion" as const,
   });
 
-  async function complete(body: CompletionRequest, signal: AbortSignal): Promise<Completion> {
-    const job = await open(body, signal);
+  async function complete(body: CompletionRequest, caller: GenerationCaller): Promise<Completion> {
+    const job = await open(body, caller);
     try {
       const choices = Array.from({ length: job.prompts.length * job.spec.n }, (_, i) => emptyChoice(i, job));
-      for await (const delta of completionDeltas(job, signal)) addToChoice(choices[delta.index]!, delta);
+      for await (const delta of completionDeltas(job)) addToChoice(choices[delta.index]!, delta);
       return { ...head(body, job), choices, usage: usageOf(job), ...provenanceOf(job) };
     } finally {
       job.held.release();
     }
   }
 
-  async function* stream(body: CompletionRequest, signal: AbortSignal): AsyncGenerator<CompletionChunk> {
-    const job = await open(body, signal);
+  async function* stream(body: CompletionRequest, caller: GenerationCaller): AsyncGenerator<CompletionChunk> {
+    const job = await open(body, caller);
     try {
       const base = head(body, job);
       const withUsage = body.stream_options?.include_usage ?? false;
-      yield* chunksOf(job, base, completionDeltas(job, signal), { isSilent, withUsage });
+      yield* chunksOf(job, base, completionDeltas(job), { isSilent, withUsage });
     } finally {
       job.held.release();
     }
@@ -54,8 +54,9 @@ async function prepare(
   body: CompletionRequest,
   held: HeldModel,
   randomSeed: () => number,
-  signal: AbortSignal,
+  caller: GenerationCaller,
 ): Promise<Job> {
+  const { signal } = caller;
   const spec = resolveSpec(body, held, {
     maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
     logprobs: body.logprobs ?? null,
@@ -69,7 +70,7 @@ async function prepare(
     checkContext(encoded, held.contextLength, spec.maxTokens ?? 1, prompt.param);
     prompts.push(encoded);
   }
-  const job = { held, prompts, spec, sampled: 0 };
+  const job = { held, prompts, spec, caller, sampled: 0, cached: [] };
   checkSize(job, body.stream ?? false);
   return job;
 }

@@ -1,21 +1,31 @@
 import { setMaxListeners } from "node:events";
+import type { Caller, QueuePlace } from "../../caller.ts";
 import type { SampleRequest, TopLogprobs } from "../../engine/engine.ts";
 import { fail } from "../../errors.ts";
 import type { HeldModel } from "../models/registry.ts";
 import { type ChoiceText, createChoiceText } from "./choice-text.ts";
+import { PARALLEL_CHOICES } from "./limits.ts";
 import { mergeStreams } from "./merge-streams.ts";
 import { type PromptScores, scorePrompt } from "./prompt-logprobs.ts";
 import type { EncodedPrompt } from "./prompts.ts";
 import type { Spec } from "./sampling.ts";
 import type { SamplingEcho, Usage } from "./schemas-sampling.ts";
 
+/** Who asks, and who is told where prompts stand that wait in the engine. */
+export interface GenerationCaller extends Caller {
+  queued?(place: QueuePlace): void;
+}
+
 /** A request ready to run: the model is held, the prompts are tokenised, every limit is checked. */
 export interface Job {
   held: HeldModel;
   prompts: readonly EncodedPrompt[];
   spec: Spec;
+  caller: GenerationCaller;
   /** Tokens sampled so far, all choices together. */
   sampled: number;
+  /** By prompt: how many of its tokens the prefix cache had when the engine first saw it. */
+  cached: (number | undefined)[];
 }
 
 export interface SampledToken {
@@ -39,16 +49,18 @@ export type GenerationEvent =
   | { type: "finish"; choice: number; text: string; reason: "stop" | "length"; stopReason: string | number | null };
 
 /**
- * Runs every prompt at once (the engine shares its slots) and yields what happens as it happens: for each prompt its
- * scores first, then its choices' tokens. Leaving the loop, an error or `signal` ends all of them.
+ * Runs the prompts side by side (the engine shares its slots) and yields what happens as it happens: for each prompt its
+ * scores first, then its choices' tokens. Leaving the loop, an error or the caller's signal ends all of them.
  */
-export async function* generate(job: Job, signal: AbortSignal): AsyncGenerator<GenerationEvent> {
+export async function* generate(job: Job): AsyncGenerator<GenerationEvent> {
+  const { signal } = job.caller;
   const controller = new AbortController();
   const both = AbortSignal.any([signal, controller.signal]);
   // One listener per prompt is no leak.
   setMaxListeners(0, both);
   try {
-    yield* mergeStreams(job.prompts.map((prompt, index) => runPrompt(job, prompt, index, both)));
+    const streams = job.prompts.map((prompt, index) => runPrompt(job, prompt, index, both));
+    yield* mergeStreams(streams, Math.ceil(PARALLEL_CHOICES / job.spec.n));
     if (signal.aborted) throw cancelled();
   } catch (error) {
     throw signal.aborted ? cancelled() : error;
@@ -57,20 +69,26 @@ export async function* generate(job: Job, signal: AbortSignal): AsyncGenerator<G
   }
 }
 
+/** Nothing is yielded before the engine has taken the prompt: until then a refusal is an answer with its own status. */
 async function* runPrompt(
   job: Job,
   prompt: EncodedPrompt,
   index: number,
   signal: AbortSignal,
 ): AsyncGenerator<GenerationEvent> {
-  yield { type: "prompt", prompt: index, report: await reportPrompt(job, prompt, signal) };
-  const { n } = job.spec;
-  const maxTokens = roomFor(job, prompt);
-  if (maxTokens > 0) yield* sampleChoices(job, prompt, index * n, maxTokens, signal);
-  else {
-    for (let i = 0; i < n; i++) {
-      yield { type: "finish", choice: index * n + i, text: "", reason: "length", stopReason: null };
-    }
+  const report = await reportPrompt(job, prompt, index, signal);
+  const choices = roomFor(job, prompt) > 0 ? sampleChoices(job, prompt, index, signal) : emptyChoices(job, index);
+  let begun = false;
+  for await (const event of choices) {
+    if (!begun) yield { type: "prompt", prompt: index, report };
+    begun = true;
+    yield event;
+  }
+}
+
+async function* emptyChoices({ spec: { n } }: Job, index: number): AsyncGenerator<GenerationEvent> {
+  for (let i = 0; i < n; i++) {
+    yield { type: "finish", choice: index * n + i, text: "", reason: "length", stopReason: null };
   }
 }
 
@@ -80,13 +98,22 @@ function roomFor({ spec, held }: Job, prompt: EncodedPrompt): number {
   return Math.min(spec.maxTokens ?? room, room);
 }
 
-async function reportPrompt({ held, spec }: Job, { ids }: EncodedPrompt, signal: AbortSignal): Promise<PromptReport> {
+async function reportPrompt(
+  { held, spec, caller, cached }: Job,
+  { ids }: EncodedPrompt,
+  index: number,
+  signal: AbortSignal,
+): Promise<PromptReport> {
   const echoK = spec.echo ? spec.logprobs : null;
   const askedK = spec.promptLogprobs;
   // One pass serves both where both are at temperature 1.
   const shared = echoK !== null && askedK !== null && spec.promptTemperature === 1;
-  const scores = async (k: number | null, temperature: number): Promise<PromptScores | null> =>
-    k === null ? null : scorePrompt(held, ids, { k, temperature, signal });
+  const scores = async (k: number | null, temperature: number): Promise<PromptScores | null> => {
+    if (k === null) return null;
+    const scored = await scorePrompt(held, ids, { k, temperature, ...caller, signal });
+    cached[index] ??= scored.cachedTokens;
+    return scored;
+  };
   if (shared) {
     const both = await scores(Math.max(echoK, askedK), 1);
     return { asked: both, echoed: both };
@@ -97,11 +124,11 @@ async function reportPrompt({ held, spec }: Job, { ids }: EncodedPrompt, signal:
 async function* sampleChoices(
   job: Job,
   prompt: EncodedPrompt,
-  firstChoice: number,
-  maxTokens: number,
+  index: number,
   signal: AbortSignal,
 ): AsyncGenerator<GenerationEvent> {
-  const { held, spec } = job;
+  const { held, spec, caller } = job;
+  const maxTokens = roomFor(job, prompt);
   const texts = Array.from({ length: spec.n }, () => createChoiceText(held.text, spec.rules));
   const request: SampleRequest = {
     promptIds: prompt.ids,
@@ -113,12 +140,22 @@ async function* sampleChoices(
     topLogprobs: spec.logprobs ?? 0,
     logprobsTemperature: 1,
     adapter: held.adapter,
+    client: caller.client,
+    priority: caller.priority,
     signal,
   };
   if (spec.rules.stops.length > 0) request.shouldStop = stopWatcher(job);
   for await (const event of held.engine.sample(request)) {
+    if (event.type === "queued") {
+      caller.queued?.({ position: event.position, reason: event.reason });
+      continue;
+    }
+    if (event.type === "prompt") {
+      job.cached[index] ??= event.cachedTokens;
+      continue;
+    }
     const text = texts[event.index] as ChoiceText;
-    const choice = firstChoice + event.index;
+    const choice = index * spec.n + event.index;
     if (event.type === "token") {
       job.sampled++;
       const token = { id: event.id, logprob: event.logprob, top: event.top };
@@ -146,9 +183,14 @@ function stopWatcher({ held, spec }: Job): (index: number, ids: readonly number[
   };
 }
 
-export function usageOf({ prompts, sampled }: Job): Usage {
+export function usageOf({ prompts, sampled, cached }: Job): Usage {
   const promptTokens = prompts.reduce((sum, prompt) => sum + prompt.ids.length, 0);
-  return { prompt_tokens: promptTokens, completion_tokens: sampled, total_tokens: promptTokens + sampled };
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: sampled,
+    total_tokens: promptTokens + sampled,
+    prompt_tokens_details: { cached_tokens: cached.reduce<number>((sum, tokens) => sum + (tokens ?? 0), 0) },
+  };
 }
 
 /** The parameters that made an answer, and its seed. */

@@ -2,10 +2,15 @@
 
 /** Choices per prompt; OpenAI's own limit. */
 export const MAX_N = 128;
-/** Prompts in one request. Evaluation harnesses send a few hundred at most; each waits in the engine's queue. */
+/** Prompts in one request. Evaluation harnesses send a few hundred at most. */
 export const MAX_PROMPTS = 1024;
 /** Prompts × n: each choice keeps its decoding state (and in a plain response its text) in memory. */
 export const MAX_CHOICES = 1024;
+/**
+ * Choices of one request that the engine has at a time, as many as it decodes for one client: a long list of prompts keeps
+ * it busy, but does not stand in its queue as a crowd that is refused for its size.
+ */
+export const PARALLEL_CHOICES = 64;
 /** OpenAI allows 4, vLLM any number; every token is compared with each of them. */
 export const MAX_STOPS = 16;
 /** A stop string holds back as much text while streaming; longer ones are surely a mistake. */

@@ -1,5 +1,5 @@
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
-import { type Job, provenanceOf, usageOf } from "./generate.ts";
+import { type GenerationCaller, type Job, provenanceOf, usageOf } from "./generate.ts";
 import { type NeutralTable, refuseUnsupported } from "./neutral-fields.ts";
 import { checkStreamOptions } from "./sampling.ts";
 
@@ -20,7 +20,7 @@ export async function openJob(
   deps: GenerationDeps,
   body: Body,
   neutral: NeutralTable,
-  signal: AbortSignal,
+  { signal }: GenerationCaller,
   prepare: (held: HeldModel) => Promise<Job>,
 ): Promise<Job> {
   refuseUnsupported(body, neutral);

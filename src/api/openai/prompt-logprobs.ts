@@ -1,4 +1,5 @@
 import { setImmediate as yieldToOthers } from "node:timers/promises";
+import type { Caller } from "../../caller.ts";
 import type { LogprobsResult } from "../../engine/engine.ts";
 import { fail } from "../../errors.ts";
 import type { TextModel } from "../../text/text.ts";
@@ -18,6 +19,8 @@ export interface PromptScores {
   topIds: Int32Array;
   /** (P − 1, k) */
   topLogprobs: Float32Array;
+  /** Of the prompt's tokens, how many the prefix cache had. */
+  cachedTokens: number;
 }
 
 /** vLLM's form: null for the first token, then by id. The prompt's own token is always among them. */
@@ -26,17 +29,16 @@ export type PromptLogprobs = (Record<string, { logprob: number; rank: number; de
 /** Rows built between two turns of the event loop, so that other requests are served meanwhile (about 1 ms). */
 const ROWS_PER_TURN = 256;
 
-export interface ScoreOptions {
+export interface ScoreOptions extends Caller {
   k: number;
   temperature: number;
-  signal: AbortSignal;
 }
 
 /** Scores a prompt under the model. Throws `unsupported_by_backend` where the engine cannot. */
 export async function scorePrompt(
   held: HeldModel,
   ids: Int32Array,
-  { k, temperature, signal }: ScoreOptions,
+  { k, temperature, client, priority, signal }: ScoreOptions,
 ): Promise<PromptScores> {
   const { logprobs, topk, temperature_scoring: scaling } = held.engine.capabilities;
   if (!logprobs || (k > 0 && !topk) || (temperature !== 1 && !scaling)) {
@@ -47,7 +49,7 @@ export async function scorePrompt(
   }
   if (ids.length < 2) return pickScores(undefined, k);
   const { adapter } = held;
-  const request = { sequences: [{ ids }], temperature, rank: true, adapter, signal };
+  const request = { sequences: [{ ids }], temperature, rank: true, adapter, client, priority, signal };
   const results = await held.engine.logprobs(k > 0 ? { ...request, topK: k } : request);
   return pickScores(results[0], k);
 }
@@ -59,6 +61,7 @@ function pickScores(result: LogprobsResult | undefined, k: number): PromptScores
     k,
     topIds: result?.topIds ?? new Int32Array(),
     topLogprobs: result?.topLogprobs ?? new Float32Array(),
+    cachedTokens: result?.cachedTokens ?? 0,
   };
 }
 

@@ -84,7 +84,7 @@ function stopRules(body: SamplingFields, held: HeldModel): StopRules {
 }
 
 /** Limits on the whole answer. Throws `invalid_value`. */
-export function checkSize({ spec, prompts, held }: Omit<Job, "sampled">, stream: boolean): void {
+export function checkSize({ spec, prompts, held }: Pick<Job, "spec" | "prompts" | "held">, stream: boolean): void {
   const choices = prompts.length * spec.n;
   if (choices > MAX_CHOICES) {
     throw fail("invalid_value", `${choices} choices (prompts × n) in one request; at most ${MAX_CHOICES}`, {

@@ -82,7 +82,15 @@ export const samplingFields = {
     .boolean()
     .nullish()
     .openapi({ description: "Add `token_ids` and `prompt_token_ids` to the choices." }),
-  user: z.string().max(512).nullish().openapi({ description: "Accepted for OpenAI's clients; not used." }),
+  user: z
+    .string()
+    .max(512)
+    .nullish()
+    .openapi({
+      description:
+        "Whom the request is for. Where requests wait, those of one API key's different users take turns; without keys it " +
+        "makes no difference.",
+    }),
 };
 
 /** The same as plain data, for the services. */
@@ -99,6 +107,11 @@ export const usageSchema = z
     prompt_tokens: z.int().openapi({ description: "Each prompt counted once, whatever n is." }),
     completion_tokens: z.int().openapi({ description: "Sampled tokens, the end of turn included." }),
     total_tokens: z.int(),
+    prompt_tokens_details: z.object({
+      cached_tokens: z.int().openapi({
+        description: "Of prompt_tokens, how many the prefix cache had when the engine first saw the prompt.",
+      }),
+    }),
   })
   .openapi("Usage");
 

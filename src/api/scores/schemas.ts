@@ -183,6 +183,7 @@ export const scoreListSchema = z
     data: z.array(z.union([scoreSchema, scoreErrorSchema])),
     usage: z.object({
       scored_tokens: z.int().openapi({ description: "Tokens that went through a model for these scores." }),
+      cached_tokens: z.int().openapi({ description: "Of them, how many the prefix caches had computed already." }),
     }),
   })
   .openapi("ScoreList");

@@ -1,3 +1,4 @@
+import type { Caller } from "../../caller.ts";
 import { mapLimited } from "../../concurrency.ts";
 import { type ErrorCode, fail, PreceptorError } from "../../errors.ts";
 import { assertSharedTokenizer, vocabularyOf } from "../../rlt/compare.ts";
@@ -5,21 +6,23 @@ import type { StudentFormat, TeacherFormat } from "../../rlt/formats.ts";
 import { studentFormat, teacherFormat } from "../../rlt/formats.ts";
 import { explanationSteps } from "../../rlt/progress.ts";
 import { pad } from "../../rlt/prompts.ts";
-import type { ScoringModel } from "../../rlt/reading.ts";
+import { type Asking, askingOf, type ScoringModel } from "../../rlt/reading.ts";
 import { type Score, type ScoreOptions, scoreExplanation, solutionBelief } from "../../rlt/score.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
 import { type CreateScores, faultOfItem, type ScoreItem, type ScoreList, type ScoreResource } from "./schemas.ts";
 
 export interface ScoreService {
-  create(request: CreateScores, signal?: AbortSignal): Promise<ScoreList>;
+  /** One bad item is an error in its place; where an engine has too much to do the request ends (`queue_full`, `overloaded`). */
+  create(request: CreateScores, caller: Caller): Promise<ScoreList>;
 }
 
-/** Items under way at once: enough to overlap tokenising with computing, few enough to bound what is in flight. */
-const PARALLEL_ITEMS = 4;
+/** Items under way at once: a group of candidates, so that the engine reads what they share once and short ones together. */
+const PARALLEL_ITEMS = 16;
 
 export function createScoreService(deps: { registry: ModelRegistry }): ScoreService {
   return {
-    async create(request, signal) {
+    async create(request, caller) {
+      const { signal } = caller;
       const student = await deps.registry.hold(request.student, { role: "student", param: "student", signal });
       let teacher: HeldModel | null = null;
       try {
@@ -28,7 +31,7 @@ export function createScoreService(deps: { registry: ModelRegistry }): ScoreServ
           teacher = await deps.registry.hold(request.teacher, hold);
           assertSharedTokenizer(vocabularyOf(teacher), vocabularyOf(student), request.kl.estimator);
         }
-        return await scoreItems(scoringPair(student, teacher), request, signal);
+        return await scoreItems(scoringPair(student, teacher), request, caller);
       } finally {
         student.release();
         teacher?.release();
@@ -37,15 +40,16 @@ export function createScoreService(deps: { registry: ModelRegistry }): ScoreServ
   };
 }
 
-async function scoreItems(pair: ScoringPair, request: CreateScores, signal?: AbortSignal): Promise<ScoreList> {
-  let scoredTokens = 0;
+async function scoreItems(pair: ScoringPair, request: CreateScores, caller: Caller): Promise<ScoreList> {
+  const usage = { scored_tokens: 0, cached_tokens: 0 };
   // What ends the request (a dead engine) ends the items beside it too.
   const ended = new AbortController();
-  const either = signal ? AbortSignal.any([signal, ended.signal]) : ended.signal;
+  const asking = { ...caller, signal: AbortSignal.any([caller.signal, ended.signal]) };
   const data = await mapLimited(request.items, PARALLEL_ITEMS, async (item, i) => {
     try {
-      const { resource, tokens } = await scoreItem(pair, item, request, either);
-      scoredTokens += tokens;
+      const { resource, tokens, cachedTokens } = await scoreItem(pair, item, request, asking);
+      usage.scored_tokens += tokens;
+      usage.cached_tokens += cachedTokens;
       return resource;
     } catch (error) {
       if (error instanceof PreceptorError && isFaultOfItem(error)) {
@@ -56,7 +60,7 @@ async function scoreItems(pair: ScoringPair, request: CreateScores, signal?: Abo
       throw error;
     }
   });
-  return { object: "list", data, usage: { scored_tokens: scoredTokens } };
+  return { object: "list", data, usage };
 }
 
 export interface ScoringPair {
@@ -104,8 +108,8 @@ export async function scoreItem(
   pair: ScoringPair,
   item: ScoreItem,
   request: ItemOptions,
-  signal?: AbortSignal,
-): Promise<{ resource: ScoreResource; tokens: number }> {
+  asking: Asking,
+): Promise<{ resource: ScoreResource; tokens: number; cachedTokens: number }> {
   const close = closingTag(pair);
   const completion = rawCompletion(item, close);
   const fault = faultOfItem(item);
@@ -118,16 +122,17 @@ export async function scoreItem(
     topK: request.kl.k,
     parity: request.parity,
     tokens: include.has("tokens"),
-    signal,
+    ...askingOf(asking),
   };
   const { question, solution } = item;
   const score = await scoreExplanation(pair.student, pair.teacher, { question, solution, completion, close }, options);
   const resource = toResource(pair, score, request);
-  let tokens = score.scoredTokens;
+  let { scoredTokens: tokens, cachedTokens } = score;
   if (include.has("tokens")) resource.solution.text = pad(solution, pair.student.format.solutionPadding);
   if (include.has("baseline")) {
     const baseline = await solutionBelief(pair.student, { question, solution, thought: "" }, options);
     tokens += baseline.scoredTokens;
+    cachedTokens += baseline.cachedTokens;
     resource.baseline = {
       solution_logprob_mean: baseline.mean,
       uplift: score.solution.logprob_mean - baseline.mean,
@@ -139,10 +144,11 @@ export async function scoreItem(
     for (const step of explanationSteps(completion.split(close)[0] as string)) {
       const belief = await solutionBelief(pair.student, { question, solution, thought: step.text }, options);
       tokens += belief.scoredTokens;
+      cachedTokens += belief.cachedTokens;
       resource.progress.push({ end: step.end, solution_logprob_mean: belief.mean });
     }
   }
-  return { resource, tokens };
+  return { resource, tokens, cachedTokens };
 }
 
 /** The tag that ends a teacher's explanation; without a teacher, the one of the preset the student answers in. */

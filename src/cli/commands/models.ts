@@ -5,6 +5,7 @@ import type { ModelBody } from "../server/types.ts";
 import { count } from "../terminal/numbers.ts";
 import { sanitiseLine } from "../terminal/sanitise.ts";
 import { formatTable } from "../terminal/table.ts";
+import type { InspectOptions } from "./models-inspect.ts";
 import { listModels } from "./models-of-server.ts";
 
 const EXAMPLES = `
@@ -14,6 +15,12 @@ Examples:
   $ preceptor models inspect model.gguf --json
   $ preceptor models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct          # into the Hugging Face cache
   $ preceptor models temper models/teacher --temperature 0.7 --out models/teacher-t07
+`;
+
+const INSPECT_HELP = `
+What each precision costs is measured once per model, by reading a page of text at each of them, and kept in the data
+directory's cache. Meanwhile one precision at a time takes its room in memory and on disk. The columns, against fp32:
+mean |Δ| of a token's log-probability (nats), its mean with the sign, and how often the most likely next token is the same.
 `;
 
 const TEMPER_HELP = `
@@ -38,7 +45,9 @@ export function addModels(program: Command, context: () => CliContext): void {
       "What Preceptor reads in a checkpoint directory, a GGUF file or hf:org/name, or why it is refused. Needs no server.",
     )
     .option("--json", "print the facts as JSON")
-    .action(async (model: string, options: { json?: boolean }) => {
+    .option("--no-quality", "do not measure what each precision costs")
+    .addHelpText("after", INSPECT_HELP)
+    .action(async (model: string, options: InspectOptions) => {
       const { inspect } = await import("./models-inspect.ts");
       await inspect(model, options, context());
     });

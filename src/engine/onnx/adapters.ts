@@ -1,10 +1,11 @@
 import { fail } from "../../errors.ts";
-import { loraInput, PROJECTIONS, type Projection, projectionShape } from "../../graph/blocks/context.ts";
+import { loraInput } from "../../graph/blocks/context.ts";
+import { type LayerMatrix, layerMatrices, type Matrix } from "../../graph/matrices.ts";
 import type { AdapterFiles, ModelConfig, TensorLocation } from "../../model/checkpoint.ts";
 import { readTensor } from "../../model/tensor-data.ts";
 import { type Tensor, tensor } from "./runtime.ts";
 
-/** LoRA tensors as they enter the graph: A as stored, B with the scale folded in, everything in float. */
+/** LoRA tensors as they enter the graph: stacked like the matrices they update, the scale folded into B, all in float. */
 export interface LoadedAdapter {
   readonly hash: string;
   readonly feeds: Readonly<Record<string, Tensor>>;
@@ -46,37 +47,65 @@ export function createAdapterStore(config: ModelConfig): AdapterStore {
 const adapterBytes = (adapter: LoadedAdapter): number =>
   Object.values(adapter.feeds).reduce((sum, { data }) => sum + data.byteLength, 0);
 
+interface Update {
+  rank: number;
+  /** (rank, in) */
+  a: Float32Array;
+  /** (out, rank), scaled */
+  b: Float32Array;
+}
+
 async function readAdapter(files: AdapterFiles, config: ModelConfig): Promise<LoadedAdapter> {
-  const feeds: Record<string, Tensor> = { ...noAdapter(config).feeds };
+  const updates = new Map<string, Update>();
   for (const { layer, module, rank, scale, a, b } of files.targets) {
-    if (!(module in PROJECTIONS))
-      throw fail("invalid_adapter", `the adapter changes ${module}, which this model lacks`);
-    const [out, inner] = projectionShape(config, module as Projection);
     const scaled = await readFloats(b);
     for (let i = 0; i < scaled.length; i++) scaled[i]! *= scale;
-    feeds[loraInput("a", layer, module)] = tensor("float32", [rank, inner], await readFloats(a));
-    feeds[loraInput("b", layer, module)] = tensor("float32", [out, rank], scaled);
+    updates.set(`model.layers.${layer}.${module}`, { rank, a: await readFloats(a), b: scaled });
   }
+  const feeds: Record<string, Tensor> = {};
+  for (let layer = 0; layer < config.layers; layer++) {
+    for (const [kind, matrix] of Object.entries(layerMatrices(config, layer)) as [LayerMatrix, Matrix][]) {
+      const parts = matrix.parts.map((part) => {
+        const key = part.replace(/\.(self_attn|mlp)\./, ".").replace(/\.weight$/, "");
+        const update = updates.get(key);
+        updates.delete(key);
+        return { rows: rowsOf(config, part), update };
+      });
+      const { rank, a, b } = stacked(parts, matrix);
+      feeds[loraInput("a", layer, kind)] = tensor("float32", [rank, matrix.columns], a);
+      feeds[loraInput("b", layer, kind)] = tensor("float32", [matrix.rows, rank], b);
+    }
+  }
+  const [unknown] = updates.keys();
+  if (unknown) throw fail("invalid_adapter", `the adapter changes ${unknown}, which this model lacks`);
   return { hash: files.hash, feeds };
 }
 
-const nothing = new WeakMap<ModelConfig, LoadedAdapter>();
+/** Rows of one part of a stacked matrix. */
+function rowsOf({ heads, kvHeads, headDim, hiddenSize, intermediateSize }: ModelConfig, part: string): number {
+  if (part.includes("q_proj")) return heads * headDim;
+  if (/[kv]_proj/.test(part)) return kvHeads * headDim;
+  return /(gate|up)_proj/.test(part) ? intermediateSize : hiddenSize;
+}
 
-/** Rank 0 everywhere: B·(A·x) is then exactly 0, and the base's results keep every bit. */
-export function noAdapter(config: ModelConfig): LoadedAdapter {
-  const known = nothing.get(config);
-  if (known) return known;
-  const feeds: Record<string, Tensor> = {};
-  for (let layer = 0; layer < config.layers; layer++) {
-    for (const module of Object.keys(PROJECTIONS) as Projection[]) {
-      const [out, inner] = projectionShape(config, module);
-      feeds[loraInput("a", layer, module)] = tensor("float32", [0, inner], new Float32Array(0));
-      feeds[loraInput("b", layer, module)] = tensor("float32", [out, 0], new Float32Array(0));
+/** A of all parts one below the other, B block-diagonal: every part sees its own update only. A part without one has rank 0. */
+function stacked(parts: readonly { rows: number; update: Update | undefined }[], matrix: Matrix): Update {
+  const rank = parts.reduce((sum, { update }) => sum + (update?.rank ?? 0), 0);
+  const a = new Float32Array(rank * matrix.columns);
+  const b = new Float32Array(matrix.rows * rank);
+  let row = 0;
+  let column = 0;
+  for (const { rows, update } of parts) {
+    if (update) {
+      a.set(update.a, column * matrix.columns);
+      for (let r = 0; r < rows; r++) {
+        b.set(update.b.subarray(r * update.rank, (r + 1) * update.rank), (row + r) * rank + column);
+      }
+      column += update.rank;
     }
+    row += rows;
   }
-  const adapter = { hash: "", feeds };
-  nothing.set(config, adapter);
-  return adapter;
+  return { rank, a, b };
 }
 
 async function readFloats(tensor: TensorLocation): Promise<Float32Array> {

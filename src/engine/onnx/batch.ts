@@ -1,77 +1,94 @@
 import type { LoadedAdapter } from "./adapters.ts";
-import { advance, type Generation, isOpen, type Sequence } from "./generation.ts";
-import { addRow, createCache, type KvCache, removeRow } from "./kv-cache.ts";
-import { headRows } from "./limits.ts";
-import { type HeadRow, headTemperature, needsLogits } from "./sampler.ts";
+import { advance, type Generation, isOpen, nextUniform, type Sequence } from "./generation.ts";
+import { addEmptyRow, addPromptRow, createRows, type KvRows, removeRow, roundCapacity, rowsBytes } from "./kv-rows.ts";
+import { predict } from "./predict.ts";
+import type { PromptKv } from "./prompt-kv.ts";
 import type { Sessions } from "./sessions.ts";
 
-/** Sequences that are decoded together: same weights, same adapter, one row of the cache each. */
+/** Sequences that are decoded in one run: same weights, same adapter. */
 export interface DecodeBatch {
   readonly adapter: LoadedAdapter | null;
-  readonly cache: KvCache;
+  /** The group whose samples these are, all on one prompt; null: any requests, each row with a copy of its own. */
+  readonly group: Generation | null;
+  readonly prompt: PromptKv | KvRows;
+  /** Decoded positions, a row per sequence. */
+  readonly past: KvRows;
   readonly sequences: Sequence[];
 }
 
-export function createBatch(sessions: Sessions, adapter: LoadedAdapter | null): DecodeBatch {
-  return { adapter, cache: createCache(sessions.config), sequences: [] };
+export function createBatch(sessions: Sessions, adapter: LoadedAdapter | null, group: Generation | null): DecodeBatch {
+  const rows = (): KvRows => createRows(sessions.config);
+  return { adapter, group, prompt: group?.prompt ?? rows(), past: rows(), sequences: [] };
 }
 
-export function join(batch: DecodeBatch, sequence: Sequence, prompt: KvCache): void {
-  addRow(batch.cache, prompt, 0);
+export function join(batch: DecodeBatch, sequence: Sequence): void {
+  const { prompt } = sequence.generation;
+  if (prompt && "rows" in batch.prompt) addPromptRow(batch.prompt, prompt);
+  addEmptyRow(batch.past);
   batch.sequences.push(sequence);
 }
 
 /** Takes out rows whose sequence has finished or was dropped. */
 export function compact(batch: DecodeBatch): void {
-  const { sequences, cache } = batch;
+  const { sequences, prompt, past } = batch;
   for (let row = sequences.length - 1; row >= 0; row--) {
     if (isOpen(sequences[row]!)) continue;
-    removeRow(cache, row);
+    if ("rows" in prompt) removeRow(prompt, row);
+    removeRow(past, row);
     const moved = sequences.pop()!;
     if (row < sequences.length) sequences[row] = moved;
   }
 }
 
-/** One token for every sequence. A sequence whose output is not a number fails its request through `failed`, not the batch. */
-export function step(
+/** What a batch holds beside the prompts of its groups. */
+export function batchBytes({ prompt, past }: DecodeBatch): number {
+  return rowsBytes(past) + ("rows" in prompt ? rowsBytes(prompt) : 0);
+}
+
+/** Positions that these sequences will need room for by their end, when they are decoded in one run. */
+export function promisedPositions(generations: readonly Generation[], sharedPrompt: boolean): number {
+  const longest = (of: (generation: Generation) => number): number =>
+    roundCapacity(generations.reduce((most, generation) => Math.max(most, of(generation)), 0));
+  const decoded = generations.length * longest(({ limit }) => limit);
+  const prompt = longest(({ message }) => message.promptIds.length);
+  return decoded + (sharedPrompt ? prompt : generations.length * prompt);
+}
+
+/** The first token of sequences that start now, drawn from what their prompt ends with. */
+export function begin(sessions: Sessions, sequences: readonly Sequence[], onFailure: OnFailure): void {
+  const { hiddenSize } = sessions.config;
+  const hidden = new Float32Array(sequences.length * hiddenSize);
+  for (const [row, { generation }] of sequences.entries()) hidden.set(generation.last!, row * hiddenSize);
+  drawNext(sessions, hidden, sequences, onFailure);
+}
+
+/** One token for every sequence. */
+export function step(sessions: Sessions, batch: DecodeBatch, onFailure: OnFailure): void {
+  const ids = Int32Array.from(batch.sequences, ({ last }) => last);
+  drawNext(sessions, sessions.decode(batch, ids, batch.adapter), batch.sequences, onFailure);
+  compact(batch);
+}
+
+/** A sequence whose output is not a number fails its request, not the batch. */
+export type OnFailure = (generation: Generation, error: unknown) => void;
+
+function drawNext(
   sessions: Sessions,
-  batch: DecodeBatch,
-  failed: (generation: Generation, error: unknown) => void,
+  hidden: Float32Array,
+  sequences: readonly Sequence[],
+  onFailure: OnFailure,
 ): void {
-  const { sequences } = batch;
-  const ids = Int32Array.from(sequences, ({ last }) => last);
-  const hidden = sessions.forward(batch.cache, ids, batch.adapter, true);
-  for (const [row, headRow] of predict(
-    sessions,
-    hidden,
-    sequences.map(({ generation }) => generation),
-  ).entries()) {
+  const requests = sequences.map((sequence) => ({
+    options: sequence.generation.message,
+    uniform: nextUniform(sequence),
+  }));
+  for (const [row, headRow] of predict(sessions, hidden, requests).entries()) {
     const sequence = sequences[row]!;
     if (!isOpen(sequence)) continue;
     try {
       advance(sequence, headRow);
     } catch (error) {
-      failed(sequence.generation, error);
+      onFailure(sequence.generation, error);
     }
   }
-  compact(batch);
-}
-
-/** Next-token distributions for hidden rows (N, H), each at its own request's temperature. */
-export function predict(sessions: Sessions, hidden: Float32Array, owners: readonly Generation[]): HeadRow[] {
-  const { hiddenSize, vocabSize } = sessions.config;
-  const limit = headRows(vocabSize);
-  const rows: HeadRow[] = [];
-  for (let start = 0; start < owners.length; start += limit) {
-    const part = owners.slice(start, start + limit);
-    const inverseTemperature = Float32Array.from(part, ({ message }) => 1 / headTemperature(message));
-    const input = hidden.subarray(start * hiddenSize, (start + part.length) * hiddenSize);
-    const withLogits = part.some(({ message }) => needsLogits(message));
-    const out = sessions.head(input, { inverseTemperature }, withLogits ? ["probs", "logits"] : ["probs"]);
-    for (const [i, { message }] of part.entries()) {
-      const of = (matrix: Float32Array): Float32Array => matrix.subarray(i * vocabSize, (i + 1) * vocabSize);
-      rows.push(needsLogits(message) ? { probs: of(out.probs), logits: of(out.logits) } : { probs: of(out.probs) });
-    }
-  }
-  return rows;
 }

@@ -33,7 +33,16 @@ async function openModel(
   cacheDir: string,
   turns: Turns,
 ): Promise<EngineModel> {
-  const state: ModelState = { active: 0, waiting: 0, bytes: 0, references: new Map() };
+  const state: ModelState = {
+    active: 0,
+    waiting: 0,
+    scoring: 0,
+    computedTokens: 0,
+    cachedTokens: 0,
+    prefixBytes: 0,
+    bytes: 0,
+    references: new Map(),
+  };
   const { flags, release } = createExitFlags();
   const member = turns.member();
   const worker = spawnWorker(new URL("./worker.ts", import.meta.url));

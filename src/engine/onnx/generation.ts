@@ -1,6 +1,6 @@
-import type { FinishReason } from "../engine.ts";
+import type { FinishReason, Priority, QueueReason } from "../engine.ts";
 import type { LoadedAdapter } from "./adapters.ts";
-import { type CacheShape, createCache, type KvCache } from "./kv-cache.ts";
+import type { PromptKv } from "./prompt-kv.ts";
 import type { Batch, SampleMessage } from "./protocol.ts";
 import { uniform } from "./rng.ts";
 import { draw, type HeadRow } from "./sampler.ts";
@@ -8,18 +8,22 @@ import { draw, type HeadRow } from "./sampler.ts";
 /** One sample request inside the worker: a prompt that is computed once and n sequences that continue it. */
 export interface Generation {
   readonly message: SampleMessage;
+  readonly client: string;
+  readonly priority: Priority;
   readonly adapter: LoadedAdapter | null;
   /** Tokens each sequence may draw. */
   readonly limit: number;
-  /** Keys and values of the prompt; rows of a batch begin as copies of it. */
-  prompt: KvCache | null;
-  /** What the head says after the prompt; the first token of every sequence comes from it. */
-  first: HeadRow | null;
+  /** Keys and values of the prompt, once it is being computed; samples begin as its continuations. */
+  prompt: PromptKv | null;
+  /** (hidden) of the prompt's last token; the first token of every sequence comes from it. */
+  last: Float32Array | null;
   /** Sequences handed to a batch or finished so far. */
   started: number;
   /** Indices that have not finished. */
   readonly open: Set<number>;
   events: Batch;
+  /** What the caller was last told about its place in the queue. */
+  told: { position: number; reason: QueueReason } | null;
   readonly deliver: (events: Batch) => void;
   readonly settle: (error?: unknown) => void;
 }
@@ -38,30 +42,34 @@ export function createGeneration(
   message: SampleMessage,
   adapter: LoadedAdapter | null,
   contextLength: number,
-  shape: CacheShape,
   callbacks: Pick<Generation, "deliver" | "settle">,
 ): Generation {
-  const prompt = createCache(shape);
-  prompt.rows = 1;
-  prompt.lengths = [0];
   return {
     message,
+    client: message.client,
+    priority: message.priority,
     adapter,
     limit: Math.min(message.params.maxTokens, contextLength - message.promptIds.length),
-    prompt,
-    first: null,
+    prompt: null,
+    last: null,
     started: 0,
     open: new Set(Array.from({ length: message.n }, (_, i) => i)),
     events: [],
+    told: null,
     ...callbacks,
   };
+}
+
+/** The number in [0, 1) that decides a sequence's next token. */
+export function nextUniform({ generation, index, drawn }: Sequence): number {
+  return uniform(generation.message.seed, index, drawn);
 }
 
 /** Draws the sequence's next token from a row of the head; may finish it. Throws `engine_failed` on NaN. */
 export function advance(sequence: Sequence, row: HeadRow): void {
   const { generation, index } = sequence;
   const { message } = generation;
-  const { id, logprob, top } = draw(row, message, uniform(message.seed, index, sequence.drawn));
+  const { id, logprob, top } = draw(row, message, nextUniform(sequence));
   sequence.drawn++;
   sequence.last = id;
   generation.events.push({ type: "token", index, id, logprob, ...(top ? { top } : {}) });

@@ -2,30 +2,46 @@
 const MASKED = -1e30;
 
 /**
- * Additive attention mask (B, 1, R, 1, P + S): new token s of row b, at position lengths[b] + s, sees cached positions
- * below lengths[b] and new tokens up to itself; with a window, only those less than `window` positions back.
- * Rows from S to R−1 (padding of the query) see everything and are thrown away.
+ * Additive mask (S, P + S) of a prefill: new token s stands at position P + s and sees all positions up to its own; with a
+ * window, only those less than `window` positions back.
  */
-export function attentionMask(shape: {
+export function prefillMask(shape: { past: number; length: number; window: number | null }): Float32Array {
+  const { past, length, window } = shape;
+  const width = past + length;
+  const mask = new Float32Array(length * width);
+  for (let s = 0; s < length; s++) {
+    const row = s * width;
+    const position = past + s;
+    if (window !== null) mask.fill(MASKED, row, row + Math.max(0, position - window + 1));
+    mask.fill(MASKED, row + position + 1, row + width);
+  }
+  return mask;
+}
+
+/**
+ * Additive mask (B, P + C + 1) of a decode step. Row b has `prompts[b]` positions of prompt in a room for P, then
+ * `lengths[b]` decoded ones in a room for C, then itself.
+ */
+export function decodeMask(shape: {
+  prompts: readonly number[];
+  promptRoom: number;
   lengths: readonly number[];
-  capacity: number;
-  length: number;
-  queryRows: number;
+  room: number;
   window: number | null;
 }): Float32Array {
-  const { lengths, capacity, length, queryRows, window } = shape;
-  const width = capacity + length;
-  const mask = new Float32Array(lengths.length * queryRows * width);
-  const reach = window ?? Number.POSITIVE_INFINITY;
-  for (let b = 0; b < lengths.length; b++) {
-    const cached = lengths[b]!;
-    for (let s = 0; s < length; s++) {
-      const row = (b * queryRows + s) * width;
-      mask.fill(MASKED, row, row + Math.min(capacity, Math.max(0, cached + s - reach + 1)));
-      mask.fill(MASKED, row + Math.min(cached, capacity), row + capacity);
-      mask.fill(MASKED, row + capacity, row + capacity + Math.max(0, s - reach + 1));
-      mask.fill(MASKED, row + capacity + s + 1, row + width);
-    }
+  const { prompts, promptRoom, lengths, room, window } = shape;
+  const width = promptRoom + room + 1;
+  const mask = new Float32Array(prompts.length * width);
+  for (let b = 0; b < prompts.length; b++) {
+    const row = b * width;
+    const prompt = prompts[b]!;
+    const decoded = lengths[b]!;
+    mask.fill(MASKED, row + prompt, row + promptRoom);
+    mask.fill(MASKED, row + promptRoom + decoded, row + promptRoom + room);
+    if (window === null) continue;
+    const first = Math.max(0, prompt + decoded - window + 1);
+    mask.fill(MASKED, row, row + Math.min(first, promptRoom));
+    if (first > prompt) mask.fill(MASKED, row + promptRoom, row + promptRoom + Math.min(first - prompt, room));
   }
   return mask;
 }

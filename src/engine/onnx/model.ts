@@ -6,6 +6,7 @@ import type {
   LogprobsRequest,
   LogprobsResult,
   OpenOptions,
+  RequestOptions,
   SampleEvent,
   SampleRequest,
 } from "../engine.ts";
@@ -73,8 +74,8 @@ export function createModel(deps: {
   async function* distributions(request: DistributionsRequest): AsyncGenerator<Float32Array> {
     checkDistributions(request, bounds);
     if (request.signal?.aborted) throw cancelled();
-    const { ids, from, to, temperature, adapter } = request;
-    const message: DistributionsMessage = { ids, from, to, temperature, adapter: adapter ?? null };
+    const { ids, from, to, temperature } = request;
+    const message: DistributionsMessage = { ids, from, to, temperature, ...asked(request) };
     try {
       yield* peer.stream<Float32Array>("distributions", message, { signal: request.signal });
     } catch (error) {
@@ -88,17 +89,28 @@ export function createModel(deps: {
     precision: options.precision,
     vocabSize,
     contextLength: options.contextLength,
-    memoryBytes: () => opened.weightBytes + state.bytes,
+    weights: opened.weights,
+    memoryBytes: () => opened.weights.bytes + state.bytes,
     sample,
     logprobs,
     distributions,
-    load: () => ({ active: state.active, waiting: state.waiting }),
+    load() {
+      const { bytes: _, references: __, ...load } = state;
+      return load;
+    },
     close: deps.close,
   };
 }
 
+/** Requests that do not say who asks count as one client's. */
+const NOBODY = "";
+
+function asked({ client, priority, adapter }: RequestOptions): Pick<SampleMessage, "client" | "priority" | "adapter"> {
+  return { client: client ?? NOBODY, priority: priority ?? "interactive", adapter: adapter ?? null };
+}
+
 function sampleMessage(key: number, request: SampleRequest): SampleMessage {
-  const { promptIds, n, params, seed, stopIds, topLogprobs, logprobsTemperature, adapter } = request;
+  const { promptIds, n, params, seed, stopIds, topLogprobs, logprobsTemperature } = request;
   return {
     key,
     promptIds,
@@ -108,19 +120,19 @@ function sampleMessage(key: number, request: SampleRequest): SampleMessage {
     stopIds,
     topLogprobs: topLogprobs ?? 0,
     logprobsTemperature: logprobsTemperature ?? (params.temperature || 1),
-    adapter: adapter ?? null,
+    ...asked(request),
   };
 }
 
 function logprobsMessage(key: number, request: LogprobsRequest): LogprobsMessage {
-  const { temperature, topK, entropy, rank, adapter } = request;
+  const { temperature, topK, entropy, rank } = request;
   return {
     key,
     temperature,
     topK: topK ?? 0,
     entropy: entropy ?? false,
     rank: rank ?? false,
-    adapter: adapter ?? null,
+    ...asked(request),
     sequences: request.sequences.map((sequence) => ({
       ids: sequence.ids,
       ...range(sequence),

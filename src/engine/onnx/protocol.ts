@@ -1,5 +1,5 @@
 import type { AdapterFiles, Checkpoint } from "../../model/checkpoint.ts";
-import type { Capabilities, OpenOptions, SampleEvent, SamplingParams } from "../engine.ts";
+import type { Capabilities, ModelLoad, OpenOptions, Priority, SampleEvent, SamplingParams } from "../engine.ts";
 import type { Member } from "./turns.ts";
 
 /** What crosses between the proxy (`engine.ts`, caller's thread) and the worker: the engine's requests as plain data. */
@@ -17,10 +17,17 @@ export interface OpenMessage {
 
 export interface Opened {
   capabilities: Capabilities;
-  weightBytes: number;
+  weights: { key: string; bytes: number };
 }
 
-export interface SampleMessage {
+/** What every request says of itself. */
+interface Asked {
+  client: string;
+  priority: Priority;
+  adapter: AdapterFiles | null;
+}
+
+export interface SampleMessage extends Asked {
   /** Names this request in `drop`. */
   key: number;
   promptIds: Int32Array;
@@ -30,7 +37,6 @@ export interface SampleMessage {
   stopIds: readonly number[];
   topLogprobs: number;
   logprobsTemperature: number;
-  adapter: AdapterFiles | null;
 }
 
 /** The caller's `shouldStop` ended this sequence. */
@@ -49,14 +55,13 @@ export interface SequenceMessage {
   hasReference: boolean;
 }
 
-export interface LogprobsMessage {
+export interface LogprobsMessage extends Asked {
   key: number;
   sequences: readonly SequenceMessage[];
   temperature: number;
   topK: number;
   entropy: boolean;
   rank: boolean;
-  adapter: AdapterFiles | null;
 }
 
 export interface ReferenceMessage {
@@ -64,18 +69,15 @@ export interface ReferenceMessage {
   sequence: number;
 }
 
-export interface DistributionsMessage {
+export interface DistributionsMessage extends Asked {
   ids: Int32Array;
   from: number;
   to: number;
   temperature: number;
-  adapter: AdapterFiles | null;
 }
 
 /** Sent by the worker to the proxy handler `state` when it changes. */
-export interface WorkerState {
-  active: number;
-  waiting: number;
+export interface WorkerState extends ModelLoad {
   /** Caches and adapters. */
   bytes: number;
 }

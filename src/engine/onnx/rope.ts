@@ -2,23 +2,27 @@ import type { RopeConfig } from "../../model/checkpoint.ts";
 
 /** Rotary tables, grown as positions are first reached. */
 export interface RopeTable {
-  /** cos and sin rows of these positions, each (N, D/2). */
-  rows(positions: Int32Array): { cos: Float32Array; sin: Float32Array };
+  /** cos and sin of positions 0…(at least) `positions` − 1, each (rows, D/2). */
+  upTo(positions: number): { cos: Float32Array; sin: Float32Array; rows: number };
 }
+
+/** Growing by half keeps the copies few; the first size serves most texts. */
+const FIRST_ROWS = 1024;
+const GROWTH = 1.5;
 
 /** Rounds where Transformers does: float32 frequency × position, then cosine and sine in float32. */
 export function createRopeTable({ inverseFrequencies }: RopeConfig): RopeTable {
   const half = inverseFrequencies.length;
+  let rows = 0;
   let cos = new Float32Array(0);
   let sin = new Float32Array(0);
 
   function grow(positions: number): void {
-    const from = cos.length / half;
-    const size = Math.max(positions, from * 2);
+    const size = Math.max(positions, FIRST_ROWS, Math.ceil(rows * GROWTH));
     const [wideCos, wideSin] = [new Float32Array(size * half), new Float32Array(size * half)];
     wideCos.set(cos);
     wideSin.set(sin);
-    for (let p = from; p < size; p++) {
+    for (let p = rows; p < size; p++) {
       for (let i = 0; i < half; i++) {
         const angle = Math.fround(inverseFrequencies[i]! * p);
         wideCos[p * half + i] = Math.cos(angle);
@@ -27,21 +31,13 @@ export function createRopeTable({ inverseFrequencies }: RopeConfig): RopeTable {
     }
     cos = wideCos;
     sin = wideSin;
+    rows = size;
   }
 
   return {
-    rows(positions) {
-      const top = positions.reduce((a, b) => Math.max(a, b), 0) + 1;
-      if (top * half > cos.length) grow(top);
-      const out = { cos: new Float32Array(positions.length * half), sin: new Float32Array(positions.length * half) };
-      for (let n = 0; n < positions.length; n++) {
-        const at = positions[n]! * half;
-        for (let i = 0; i < half; i++) {
-          out.cos[n * half + i] = cos[at + i]!;
-          out.sin[n * half + i] = sin[at + i]!;
-        }
-      }
-      return out;
+    upTo(positions) {
+      if (positions > rows) grow(positions);
+      return { cos, sin, rows };
     },
   };
 }

@@ -13,8 +13,9 @@ const native = require("onnxruntime-node/dist/binding.js") as {
   binding: { InferenceSession: Binding.InferenceSessionConstructor };
   initOrt: () => void;
 };
+const ort = require("onnxruntime-node") as { env: typeof env };
 // What fails is thrown; the process's log is not ONNX Runtime's to write.
-(require("onnxruntime-node") as { env: typeof env }).env.logLevel = "fatal";
+ort.env.logLevel = "fatal";
 /** The same for each session and run. */
 const QUIET = 4;
 
@@ -46,7 +47,19 @@ export interface SessionOptions {
   guard?: ComputeGuard;
   /** Wraps every run; see turns.ts. Loading goes beside it: it is mostly reading. */
   turn?: ComputeGuard;
+  /** Also writes the loaded model with its weights, both as they were and as the kernels packed them; CPU only. */
+  packTo?: PackTarget;
 }
+
+export interface PackTarget {
+  /** File of the model, absolute. */
+  model: string;
+  /** Name of the file beside it that its weights go to. */
+  data: string;
+}
+
+/** Names what packs the weights: another version may want them in another layout. */
+export const RUNTIME_VERSION = `onnxruntime-node ${ort.env.versions.node}`;
 
 /** Folder that external data locations are relative to: the root, so that any resolved path can be named. */
 export const EXTERNAL_ROOT = "/";
@@ -79,8 +92,9 @@ export function createSession(model: Uint8Array, options: SessionOptions): Sessi
   };
 }
 
-function sessionOptions({ threads, device }: SessionOptions): InferenceSession.SessionOptions {
+function sessionOptions({ threads, device, packTo }: SessionOptions): InferenceSession.SessionOptions {
   return {
+    ...(packTo ? { optimizedModelFilePath: packTo.model } : {}),
     executionProviders: providers(device),
     intraOpNumThreads: threads,
     graphOptimizationLevel: "all",
@@ -92,9 +106,19 @@ function sessionOptions({ threads, device }: SessionOptions): InferenceSession.S
         model_external_initializers_file_folder_path: EXTERNAL_ROOT,
         // Idle threads must not burn the cores that the server needs (engine.md 1.5).
         force_spinning_stop: "1",
+        ...(packTo ? packing(packTo) : {}),
       },
       optimization: { constant_folding_max_output_size_in_bytes: FOLDING_LIMIT_BYTES },
     },
+  };
+}
+
+function packing({ data }: PackTarget): Record<string, string> {
+  return {
+    save_external_prepacked_constant_initializers: "1",
+    optimized_model_external_initializers_file_name: data,
+    // None inside the protobuf: only outside is a packed one written beside it.
+    optimized_model_external_initializers_min_size_in_bytes: "0",
   };
 }
 

@@ -24,6 +24,10 @@ export async function* createSampleStream(
   }
 
   function take(event: SampleEvent): void {
+    if (event.type === "queued" || event.type === "prompt") {
+      queue.push(event);
+      return;
+    }
     const { index } = event;
     if (!open.has(index)) return;
     if (event.type === "finish") {

@@ -15,13 +15,16 @@ export interface Drawn {
   top?: TopLogprobs;
 }
 
-/** What the head computed for one position. */
-export interface HeadRow {
-  /** (V) softmax(logits / headTemperature) */
-  probs: Float32Array;
-  /** (V) present when `needsLogits`. */
-  logits?: Float32Array;
-}
+/**
+ * What the head computed for one position, by what the request needs: the most likely id; the block of ids in which a plain
+ * draw falls; or, for top-p, top-k and alternatives, the whole distribution.
+ */
+export type HeadRow =
+  | { kind: "best"; id: number; prob: number }
+  | { kind: "draw"; block: number; probs: Float32Array; before: number; at: number; total: number }
+  | { kind: "probs"; probs: Float32Array }
+  /** `logits` are divided by the head's temperature. */
+  | { kind: "logits"; probs: Float32Array; logits: Float32Array };
 
 /** Greedy choice does not depend on the temperature, so the head computes at the one that is reported. */
 export function headTemperature({ params, logprobsTemperature }: DrawOptions): number {
@@ -29,8 +32,11 @@ export function headTemperature({ params, logprobsTemperature }: DrawOptions): n
 }
 
 /** Probabilities alone cannot tell log-probs at another temperature, nor those too small for a float. */
-export function needsLogits(options: DrawOptions): boolean {
-  return options.topLogprobs > 0 || headTemperature(options) !== options.logprobsTemperature;
+export function neededRow(options: DrawOptions): HeadRow["kind"] {
+  const { params, topLogprobs, logprobsTemperature } = options;
+  if (topLogprobs > 0 || headTemperature(options) !== logprobsTemperature) return "logits";
+  if (params.temperature === 0) return "best";
+  return params.topK === 0 && params.topP >= 1 ? "draw" : "probs";
 }
 
 /**
@@ -39,16 +45,27 @@ export function needsLogits(options: DrawOptions): boolean {
  */
 export function draw(row: HeadRow, options: DrawOptions, u: number): Drawn {
   const { params } = options;
+  if (row.kind === "best") {
+    if (!(row.prob > 0)) throw notNumbers();
+    return { id: row.id, logprob: Math.log(row.prob) };
+  }
+  if (row.kind === "draw") {
+    if (!(row.total > 0.5)) throw notNumbers();
+    const inside = invert(row.probs, null, row.at - row.before);
+    return { id: row.block * row.probs.length + inside, logprob: Math.log(row.probs[inside]!) };
+  }
   const { probs } = row;
   const total = sum(probs);
-  if (!(total > 0.5)) {
-    throw fail("engine_failed", "the model produced values that are not numbers; its weights or adapter overflow");
-  }
+  if (!(total > 0.5)) throw notNumbers();
   if (params.temperature === 0) return report(row, options, largest(probs));
   if (params.topK === 0 && params.topP >= 1) return report(row, options, invert(probs, null, u * total));
   const candidates = nucleus(probs, params, total);
   const mass = candidates.reduce((m, id) => m + probs[id]!, 0);
   return report(row, options, invert(probs, candidates, u * mass));
+}
+
+function notNumbers(): Error {
+  return fail("engine_failed", "the model produced values that are not numbers; its weights or adapter overflow");
 }
 
 function sum(values: Float32Array): number {
@@ -132,12 +149,13 @@ function byInsertion(values: Float32Array, k: number): number[] {
   return ids;
 }
 
-function report(row: HeadRow, options: DrawOptions, id: number): Drawn {
+function report(row: HeadRow & { probs: Float32Array }, options: DrawOptions, id: number): Drawn {
+  if (row.kind !== "logits") return { id, logprob: Math.log(row.probs[id]!) };
   const { logits } = row;
-  if (!logits) return { id, logprob: Math.log(row.probs[id]!) };
   const { logprobsTemperature, topLogprobs } = options;
-  const normaliser = logSumExp(logits, logprobsTemperature);
-  const at = (i: number): number => logits[i]! / logprobsTemperature - normaliser;
+  const temperature = logprobsTemperature / headTemperature(options);
+  const normaliser = logSumExp(logits, temperature);
+  const at = (i: number): number => logits[i]! / temperature - normaliser;
   if (topLogprobs === 0) return { id, logprob: at(id) };
   const ids = mostLikely(logits, topLogprobs);
   return { id, logprob: at(id), top: { ids: Int32Array.from(ids), logprobs: Float32Array.from(ids, at) } };

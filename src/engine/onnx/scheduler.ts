@@ -1,19 +1,34 @@
+import type { QueueReason } from "../engine.ts";
 import { fail } from "../../errors.ts";
 import type { LoadedAdapter } from "./adapters.ts";
-import { compact, createBatch, type DecodeBatch, join, predict, step } from "./batch.ts";
-import { advance, createGeneration, finish, flush, type Generation, isOpen, type Sequence } from "./generation.ts";
-import { bytesPerPosition, cacheBytes, roundCapacity } from "./kv-cache.ts";
-import { CACHE_BYTES, CHUNK_TOKENS, MAX_SLOTS } from "./limits.ts";
+import { batchBytes, begin, compact, createBatch, type DecodeBatch, join, promisedPositions, step } from "./batch.ts";
+import { createFairQueue } from "./fair-queue.ts";
+import { createGeneration, finish, flush, type Generation, isOpen, type Sequence } from "./generation.ts";
+import { bytesPerPosition } from "./kv-rows.ts";
+import {
+  CACHE_BYTES,
+  GROUP_RUN_SAMPLES,
+  MAX_CLIENT_SLOTS,
+  MAX_PREFILLS,
+  MAX_SLOTS,
+  MAX_WAITING,
+  MAX_WAITING_PER_CLIENT,
+} from "./limits.ts";
 import { createLoop } from "./loop.ts";
+import { tooManyWaiting } from "./overload.ts";
+import { createPrefill } from "./prefill.ts";
+import type { PrefixCache } from "./prefix-cache.ts";
+import { promptBytes } from "./prompt-kv.ts";
 import type { Batch, SampleMessage, WorkerState } from "./protocol.ts";
+import type { Scorer } from "./scorer.ts";
 import type { Sessions } from "./sessions.ts";
 
 /**
- * Shares the machine between everything a model is asked: each tick computes one prompt chunk, one token for every
- * sequence being decoded, and one piece of background work (scoring). Nothing waits longer than a tick for its turn.
+ * Continuous batching: each tick decodes one token for every sequence, then computes a stretch of one waiting prompt, then a
+ * piece of scoring. Requests join and leave between two ticks, and nothing waits longer than a tick for its turn.
  */
 export interface Scheduler {
-  /** Resolves when every sequence has finished or `signal` fires; rejects with what went wrong. */
+  /** Resolves when every sequence has finished or `signal` fires; rejects with what went wrong, `queue_full`, `overloaded`. */
   sample(
     message: SampleMessage,
     adapter: LoadedAdapter | null,
@@ -22,45 +37,57 @@ export interface Scheduler {
   ): Promise<void>;
   /** Ends one sequence without an event (the caller already knows). */
   drop(key: number, index: number): void;
-  /** Runs one piece of blocking work in turn with everything else. Rejects with `cancelled` once `signal` has fired. */
-  background<T>(work: () => T, signal: AbortSignal): Promise<T>;
+  /** Something to score has come. */
+  wake(): void;
   state(): WorkerState;
   stop(): void;
 }
 
+/** How often those who wait are told a new position; the first one comes at once. */
+const TELL_INTERVAL_MS = 500;
+
 export function createScheduler(deps: {
   sessions: Sessions;
+  prefixes: PrefixCache;
+  scorer: Scorer;
+  /** Tokens per run; see limits.ts. */
+  chunkTokens: (busy: boolean) => number;
   contextLength: number;
   /** Called after every tick that may have changed `state()`. */
   onTick: () => void;
 }): Scheduler {
-  const { sessions, contextLength } = deps;
+  const { sessions, scorer, prefixes } = deps;
   const { config } = sessions;
-  const waiting: Generation[] = [];
+  const positionBytes = bytesPerPosition(config);
+  const waiting = createFairQueue<Generation>();
+  const prefill = createPrefill(deps);
+  /** Their prompts are being computed, a stretch each in turn. */
+  const prefilling: Generation[] = [];
+  /** Their prompts are computed, and not all samples have started. */
+  const starting: Generation[] = [];
   const running = new Map<number, Generation>();
-  const batches = new Map<LoadedAdapter | null, DecodeBatch>();
-  const pieces: (() => void)[] = [];
-  let current: Generation | undefined;
+  const batches: DecodeBatch[] = [];
+  let lastTold = 0;
 
   const loop = createLoop(tick);
 
   function tick(): boolean {
-    current ??= waiting.shift();
-    if (current) {
-      const generation = current;
-      guard([generation], () => advancePrompt(generation));
-      if (generation.open.size === 0 || generation.started === generation.message.n) leave(generation);
-    }
-    for (const [key, batch] of batches) {
-      const owners = new Set(batch.sequences.map(({ generation }) => generation));
-      guard(owners, () => step(sessions, batch, failed));
+    for (const generation of [...starting]) guard([generation], () => start(generation));
+    for (const batch of [...batches]) {
+      guard(new Set(batch.sequences.map(({ generation }) => generation)), () => step(sessions, batch, failed));
       compact(batch);
-      if (batch.sequences.length === 0) batches.delete(key);
+      if (batch.sequences.length === 0) batches.splice(batches.indexOf(batch), 1);
     }
-    pieces.shift()?.();
+    const budget = deps.chunkTokens(batches.length > 0);
+    take();
+    const next = prefilling.shift();
+    if (next) guard([next], () => advancePrompt(next, budget));
+    scorer.step(budget);
     for (const generation of running.values()) flush(generation);
+    tellWaiting();
     deps.onTick();
-    return current !== undefined || waiting.length > 0 || batches.size > 0 || pieces.length > 0;
+    const busy = prefilling.length + starting.length + batches.length + waiting.size > 0;
+    return busy || scorer.pending() > 0;
   }
 
   /** A failure belongs to the requests that were being computed; everything else goes on. */
@@ -82,78 +109,137 @@ export function createScheduler(deps: {
   function release(generation: Generation): void {
     generation.open.clear();
     generation.events = [];
-    const at = waiting.indexOf(generation);
-    if (at >= 0) waiting.splice(at, 1);
-    if (current === generation) current = undefined;
+    waiting.remove(generation, false);
+    for (const list of [prefilling, starting]) {
+      const at = list.indexOf(generation);
+      if (at >= 0) list.splice(at, 1);
+    }
+    for (const batch of batches) compact(batch);
   }
 
-  function leave(generation: Generation): void {
-    generation.prompt = null;
-    generation.first = null;
-    current = undefined;
-  }
-
-  function advancePrompt(generation: Generation): void {
-    if (generation.limit === 0) for (const index of generation.open) finish(generation, index, "length");
-    if (generation.open.size === 0) return;
-    if (!generation.first) prefill(generation);
-    if (generation.first) admit(generation);
-  }
-
-  /** One chunk of the prompt; after the last one, the distribution of the first token. */
-  function prefill(generation: Generation): void {
-    const { promptIds } = generation.message;
-    const cache = generation.prompt!;
-    const from = cache.lengths[0]!;
-    const to = Math.min(from + CHUNK_TOKENS, promptIds.length);
-    const isLast = to === promptIds.length;
-    const hidden = sessions.forward(cache, promptIds.subarray(from, to), generation.adapter, isLast);
-    if (!isLast) return;
-    generation.first = predict(sessions, hidden.subarray(hidden.length - config.hiddenSize), [generation])[0]!;
-  }
-
-  /** Starts as many sequences as there is room for. */
-  function admit(generation: Generation): void {
-    const { n } = generation.message;
-    while (generation.started < n) {
-      const index = generation.started;
-      if (generation.open.has(index)) {
-        if (!hasRoom(generation)) return;
-        const sequence: Sequence = { generation, index, drawn: 0, last: -1 };
-        advance(sequence, generation.first!);
-        if (isOpen(sequence)) join(batchOf(generation.adapter), sequence, generation.prompt!);
-      }
-      generation.started++;
+  /** Takes waiting requests up while there is room for at least one of their samples. */
+  function take(): void {
+    // Nothing is computed for requests that want no token.
+    for (const generation of waiting.inOrder()) {
+      if (prefilling.length + starting.length >= MAX_PREFILLS) return;
+      const reason = hindrance(generation);
+      // Others need not wait because one client has its share, or because a prompt is being computed that it will share.
+      if (reason === "client_limit" || reason === "turn") continue;
+      if (reason) return;
+      waiting.remove(generation, true);
+      prefilling.push(generation);
     }
   }
 
-  function batchOf(adapter: LoadedAdapter | null): DecodeBatch {
-    const batch = batches.get(adapter) ?? createBatch(sessions, adapter);
-    batches.set(adapter, batch);
+  function advancePrompt(generation: Generation, budget: number): void {
+    if (generation.limit === 0) for (const index of generation.open) finish(generation, index, "length");
+    if (generation.open.size === 0) return;
+    if (!prefill.advance(generation, budget)) {
+      prefilling.push(generation);
+      return;
+    }
+    starting.push(generation);
+    start(generation);
+  }
+
+  /** Starts as many samples as there is room for. */
+  function start(generation: Generation): void {
+    const { n } = generation.message;
+    const fresh: Sequence[] = [];
+    for (; generation.started < n; generation.started++) {
+      if (!generation.open.has(generation.started)) continue;
+      if (noRoom(generation, fresh.length)) break;
+      fresh.push({ generation, index: generation.started, drawn: 0, last: -1 });
+    }
+    if (fresh.length > 0) begin(sessions, fresh, failed);
+    const going = fresh.filter(isOpen);
+    if (going.length > 0) {
+      const batch = batchOf(generation);
+      for (const sequence of going) join(batch, sequence);
+    }
+    if (generation.started < n) return;
+    starting.splice(starting.indexOf(generation), 1);
+    generation.last = null;
+  }
+
+  function batchOf(generation: Generation): DecodeBatch {
+    const group = groupOf(generation);
+    const known = batches.find((batch) =>
+      batch.group ? batch.group === generation : !group && batch.adapter === generation.adapter,
+    );
+    if (known) return known;
+    const batch = createBatch(sessions, generation.adapter, group);
+    batches.push(batch);
     return batch;
   }
 
-  /** Slots are free, and the memory that the longest row will need by its end can be had for every row of the batch. */
-  function hasRoom(generation: Generation): boolean {
-    const all = [...batches.values()].reduce((sum, { sequences }) => sum + sequences.length, 0);
-    if (all === 0) return true;
-    if (all >= MAX_SLOTS) return false;
-    const own = batches.get(generation.adapter)?.sequences ?? [];
-    const others = [...batches.values()].filter(({ adapter }) => adapter !== generation.adapter);
-    const promised = others.reduce((sum, batch) => sum + promisedBytes(batch.sequences.map((s) => s.generation)), 0);
-    return promised + promisedBytes([...own.map((s) => s.generation), generation]) <= CACHE_BYTES;
+  /** Whether its samples are decoded in a run of their own; the numbers are the same to the bit either way. */
+  function groupOf(generation: Generation): Generation | null {
+    const { n } = generation.message;
+    if (n === 1) return null;
+    return n >= GROUP_RUN_SAMPLES || batches.every(({ group }) => group === null || group === generation)
+      ? generation
+      : null;
   }
 
-  function promisedBytes(generations: readonly Generation[]): number {
-    const longest = generations.reduce(
-      (most, { message, limit }) => Math.max(most, message.promptIds.length + limit),
-      0,
-    );
-    return generations.length * roundCapacity(longest) * bytesPerPosition(config);
+  const slots = (of: (generation: Generation) => boolean): number =>
+    batches.reduce((sum, { sequences }) => sum + sequences.filter(({ generation }) => of(generation)).length, 0);
+
+  /** Why no sample of this request can start; `more` of its own are about to. */
+  function noRoom(generation: Generation, more: number): QueueReason | null {
+    const all = slots(() => true) + more;
+    if (all === 0) return null;
+    if (all >= MAX_SLOTS) return "slots";
+    const share = generation.priority === "job" ? isJob : ({ client }: Generation) => client === generation.client;
+    if (slots(share) + more >= MAX_CLIENT_SLOTS) return "client_limit";
+    return promisedBytes(generation, more + 1) > CACHE_BYTES ? "memory" : null;
+  }
+
+  const isJob = ({ priority }: Generation): boolean => priority === "job";
+
+  /** Bytes that everything being decoded will take by its end, with `more` samples of this request. */
+  function promisedBytes(generation: Generation, more: number): number {
+    const added = new Array<Generation>(more).fill(generation);
+    const group = groupOf(generation);
+    let positions = 0;
+    let joined = false;
+    for (const batch of batches) {
+      const owners = batch.sequences.map((sequence) => sequence.generation);
+      const own = batch.group ? batch.group === generation : !group && batch.adapter === generation.adapter;
+      positions += promisedPositions(own ? [...owners, ...added] : owners, batch.group !== null);
+      joined ||= own;
+    }
+    if (!joined) positions += promisedPositions(added, group !== null);
+    return positions * positionBytes;
+  }
+
+  /** Why a waiting request is not taken up now. */
+  function hindrance(generation: Generation): QueueReason | null {
+    // What two prompts have in common is computed once: the second waits for the first.
+    if (prefilling.some((other) => prefill.shares(other, generation))) return "turn";
+    return noRoom(generation, prefilling.length + starting.length);
+  }
+
+  function tellWaiting(): void {
+    if (waiting.size === 0) return;
+    const now = Date.now();
+    const all = now - lastTold >= TELL_INTERVAL_MS;
+    if (all) lastTold = now;
+    for (const [i, generation] of waiting.inOrder().entries()) {
+      if (!all && generation.told) continue;
+      const reason = hindrance(generation) ?? "turn";
+      const { told } = generation;
+      if (told?.position === i + 1 && told.reason === reason) continue;
+      generation.told = { position: i + 1, reason };
+      generation.events.push({ type: "queued", ...generation.told });
+      flush(generation);
+    }
   }
 
   return {
     sample(message, adapter, deliver, signal) {
+      if (waiting.countOf(message.client) >= MAX_WAITING_PER_CLIENT) return Promise.reject(tooManyWaiting("client"));
+      if (waiting.size >= MAX_WAITING) return Promise.reject(tooManyWaiting("server"));
       return new Promise((resolve, reject) => {
         const settle = (error?: unknown): void => {
           running.delete(message.key);
@@ -161,10 +247,9 @@ export function createScheduler(deps: {
           if (error === undefined) resolve();
           else reject(error);
         };
-        const generation = createGeneration(message, adapter, contextLength, config, { deliver, settle });
+        const generation = createGeneration(message, adapter, deps.contextLength, { deliver, settle });
         const abort = (): void => {
           release(generation);
-          for (const batch of batches.values()) compact(batch);
           settle();
           loop.wake();
         };
@@ -177,28 +262,26 @@ export function createScheduler(deps: {
     },
     drop(key, index) {
       running.get(key)?.open.delete(index);
-      for (const batch of batches.values()) compact(batch);
+      for (const batch of batches) compact(batch);
       loop.wake();
     },
-    background(work, signal) {
-      return new Promise((resolve, reject) => {
-        pieces.push(() => {
-          if (signal.aborted) return reject(fail("cancelled", "the caller cancelled this request"));
-          try {
-            resolve(work());
-          } catch (error) {
-            reject(error);
-          }
-        });
-        loop.wake();
-      });
-    },
+    wake: loop.wake,
     state() {
-      const active = [...batches.values()].reduce((sum, { sequences }) => sum + sequences.length, 0);
-      const queued = current ? [current, ...waiting] : waiting;
-      const idle = queued.reduce((sum, { message, started }) => sum + message.n - started, 0);
-      const bytes = [...batches.values()].reduce((sum, { cache }) => sum + cacheBytes(cache), 0);
-      return { active, waiting: idle, bytes: bytes + (current?.prompt ? cacheBytes(current.prompt) : 0) };
+      const held = [...prefilling, ...starting];
+      const queued = [...waiting.inOrder(), ...held];
+      const prompts = [...held, ...batches.flatMap(({ group }) => group ?? [])];
+      const promptsBytes = new Set(prompts.flatMap(({ prompt }) => prompt ?? []));
+      const prefixBytes = prefixes.bytes();
+      const decoding = batches.reduce((sum, batch) => sum + batchBytes(batch), 0);
+      return {
+        active: slots(() => true),
+        waiting: queued.reduce((sum, { message, started }) => sum + message.n - started, 0),
+        scoring: scorer.pending(),
+        computedTokens: prefill.counts().computed + scorer.counts().computed,
+        cachedTokens: prefill.counts().cached + scorer.counts().cached,
+        prefixBytes,
+        bytes: decoding + prefixBytes + [...promptsBytes].reduce((sum, prompt) => sum + promptBytes(prompt), 0),
+      };
     },
     stop: loop.stop,
   };

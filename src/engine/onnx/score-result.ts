@@ -5,12 +5,17 @@ import type { ScoreOptions } from "./scorer.ts";
 import type { HeadOutput } from "./sessions.ts";
 
 /** Arrays of the right size for what was asked, to be filled chunk by chunk. */
-export function emptyResult({ from, to, atWidth }: SequenceMessage, options: ScoreOptions): LogprobsResult {
+export function emptyResult(
+  { from, to, atWidth }: SequenceMessage,
+  options: ScoreOptions,
+  cachedTokens: number,
+): LogprobsResult {
   const count = to - from;
   const { topK } = options;
   return {
     from,
     to,
+    cachedTokens,
     logprobs: new Float32Array(count),
     ...(options.entropy ? { entropy: new Float32Array(count) } : {}),
     ...(options.rank ? { rank: new Int32Array(count) } : {}),

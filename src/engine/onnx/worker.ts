@@ -2,7 +2,7 @@ import { parentPort } from "node:worker_threads";
 import { fail } from "../../errors.ts";
 import type { AdapterFiles } from "../../model/checkpoint.ts";
 import { createPeer, type HandlerContext, Transferred } from "../../thread/peer.ts";
-import type { LogprobsResult } from "../engine.ts";
+import type { LogprobsResult, Precision } from "../engine.ts";
 import { type AdapterStore, createAdapterStore, type LoadedAdapter } from "./adapters.ts";
 import { CAPABILITIES } from "./capabilities.ts";
 import { createComputeGuard } from "./exit-guard.ts";
@@ -16,7 +16,9 @@ import type {
   SampleMessage,
   WorkerState,
 } from "./protocol.ts";
-import { quantisedWeights } from "./quantised-cache.ts";
+import { chunkTokens, PREFIX_BYTES } from "./limits.ts";
+import { packedWeights } from "./packed-weights.ts";
+import { createPrefixCache } from "./prefix-cache.ts";
 import { createScheduler, type Scheduler } from "./scheduler.ts";
 import { createScorer, type Scorer } from "./scorer.ts";
 import { testInvariance } from "./self-test.ts";
@@ -45,27 +47,46 @@ function opened(): Model {
 }
 
 async function open({ checkpoint, options, cacheDir, exitFlags, member }: OpenMessage): Promise<Opened> {
-  const quantised = await quantisedWeights(checkpoint, options.precision, cacheDir);
-  const sessions = openSessions(checkpoint, quantised, {
-    ...options,
-    guard: createComputeGuard(exitFlags),
-    turn: takeTurns(member),
-  });
-  const scheduler = createScheduler({ sessions, contextLength: options.contextLength, onTick: reportState });
-  model = {
+  const { precision, device, contextLength } = options;
+  const { config, parameters } = checkpoint;
+  // Packing is for the kernels of this processor.
+  const guard = createComputeGuard(exitFlags);
+  const packed = device === "cpu" ? await packedWeights(checkpoint, precision, cacheDir, guard) : null;
+  if (!packed && precision !== "fp32") {
+    throw fail("unsupported_by_backend", `precision ${precision} runs on the CPU only; use fp32 on ${device}`, {
+      param: "precision",
+    });
+  }
+  const sessions = openSessions(
+    checkpoint,
+    packed,
+    { ...options, guard, turn: takeTurns(member) },
+    needsEvenRows(precision),
+  );
+  const prefixes = createPrefixCache(config, PREFIX_BYTES);
+  const scorer = createScorer({ sessions, prefixes, wake: () => scheduler.wake() });
+  const scheduler: Scheduler = createScheduler({
     sessions,
-    adapters: createAdapterStore(checkpoint.config),
-    scheduler,
-    scorer: createScorer({ sessions, scheduler }),
-  };
+    prefixes,
+    scorer,
+    chunkTokens: (busy) => chunkTokens(parameters, busy),
+    contextLength,
+    onTick: reportState,
+  });
+  model = { sessions, adapters: createAdapterStore(config), scheduler, scorer };
   return {
-    weightBytes: sessions.weightBytes,
+    weights: packed
+      ? { key: packed.key, bytes: packed.bytes }
+      : { key: `${checkpoint.weightsHash} ${device}`, bytes: parameters * Float32Array.BYTES_PER_ELEMENT },
     capabilities: {
       ...CAPABILITIES,
-      batch_invariant: await testInvariance(scheduler, checkpoint.config.vocabSize, options.contextLength),
+      batch_invariant: await testInvariance(scheduler, config.vocabSize, contextLength),
     },
   };
 }
+
+/** The kernel for blocks of 128 computes the last of an odd number of rows in another order. */
+const needsEvenRows = (precision: Precision): boolean => precision === "q8" || precision === "q4";
 
 function adapterOf(files: AdapterFiles | null): Promise<LoadedAdapter> | null {
   return files && opened().adapters.load(files);
@@ -84,7 +105,7 @@ function drop({ key, index }: DropMessage): void {
 
 async function logprobs(message: LogprobsMessage, context: HandlerContext): Promise<Transferred> {
   const { scorer } = opened();
-  const { key, temperature, topK, entropy, rank } = message;
+  const { key, temperature, topK, entropy, rank, client, priority } = message;
   const adapter = await adapterOf(message.adapter);
   // One sequence that fails ends the request, so the others stop too.
   const failed = new AbortController();
@@ -93,7 +114,7 @@ async function logprobs(message: LogprobsMessage, context: HandlerContext): Prom
     const ask = (): Promise<Float32Array | null> =>
       peer.call("reference", { key, sequence } satisfies ReferenceMessage, { signal });
     const reference = item.hasReference ? ask : null;
-    return scorer.logprobs(item, { temperature, topK, entropy, rank, adapter, signal, reference });
+    return scorer.logprobs(item, { temperature, topK, entropy, rank, adapter, client, priority, signal, reference });
   });
   try {
     const results = await Promise.all(scored);
@@ -110,7 +131,8 @@ function buffersOf(result: LogprobsResult): ArrayBuffer[] {
 async function distributions(message: DistributionsMessage, { emit, signal }: HandlerContext): Promise<void> {
   const { scorer } = opened();
   const adapter = await adapterOf(message.adapter);
-  for await (const chunk of scorer.distributions(message, { temperature: message.temperature, adapter, signal })) {
+  const { temperature, client, priority } = message;
+  for await (const chunk of scorer.distributions(message, { temperature, adapter, client, priority, signal })) {
     if (signal.aborted) return;
     await emit(chunk, [chunk.buffer as ArrayBuffer]);
   }

@@ -1,7 +1,8 @@
 import type { ModelConfig } from "../../model/checkpoint.ts";
 import type { GraphBuilder } from "../builder.ts";
 import type { Value } from "../ir.ts";
-import { add, matmulTransposed, rmsNorm } from "../ops/math.ts";
+import { type LayerMatrix, layerMatrices } from "../matrices.ts";
+import { add, matmulTransposed, rmsNorm, skipRmsNorm } from "../ops/math.ts";
 import type { Weights } from "../weights.ts";
 
 /** What every block of one graph needs. */
@@ -9,57 +10,60 @@ export interface BlockContext {
   g: GraphBuilder;
   config: ModelConfig;
   weights: Weights;
-  /** Low-rank updates as graph inputs beside every projection. */
+  /** Low-rank updates as graph inputs beside every product. */
   lora: boolean;
 }
 
-/** `q_proj k_proj v_proj o_proj gate_proj up_proj down_proj` with the part of the layer that holds them. */
-export const PROJECTIONS = {
-  q_proj: "self_attn",
-  k_proj: "self_attn",
-  v_proj: "self_attn",
-  o_proj: "self_attn",
-  gate_proj: "mlp",
-  up_proj: "mlp",
-  down_proj: "mlp",
-} as const;
-export type Projection = keyof typeof PROJECTIONS;
+export const loraInput = (part: "a" | "b", layer: number, kind: LayerMatrix): string => `lora_${part}.${layer}.${kind}`;
 
-/** (out, in) of a projection. */
-export function projectionShape(config: ModelConfig, module: Projection): [number, number] {
-  const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
-  switch (module) {
-    case "q_proj":
-      return [heads * headDim, hiddenSize];
-    case "k_proj":
-    case "v_proj":
-      return [kvHeads * headDim, hiddenSize];
-    case "o_proj":
-      return [hiddenSize, heads * headDim];
-    case "gate_proj":
-    case "up_proj":
-      return [intermediateSize, hiddenSize];
-    case "down_proj":
-      return [hiddenSize, intermediateSize];
-  }
+/**
+ * (N, in) → (N, out): W·x + b, plus B·(A·x) where the graph takes adapters (LoRA, arXiv 2106.09685). W stacks the
+ * projections that read the same input, so A stacks theirs and B is block-diagonal; the scale is folded into B.
+ */
+export function project(c: BlockContext, x: Value, layer: number, kind: LayerMatrix): Value {
+  const { g, config, weights } = c;
+  const matrix = layerMatrices(config, layer)[kind];
+  const product = weights.product(x, matrix);
+  const y = hasBias(config, kind) ? add(g, product, weights.bias(matrix.parts.map(biasOf))) : product;
+  if (!c.lora) return y;
+  const rank = `rank.${layer}.${kind}`;
+  const a = g.input(loraInput("a", layer, kind), "float", [rank, matrix.columns]);
+  const b = g.input(loraInput("b", layer, kind), "float", [matrix.rows, rank]);
+  return add(g, y, matmulTransposed(g, matmulTransposed(g, x, a), b));
 }
 
-export const loraInput = (part: "a" | "b", layer: number, module: string): string => `lora_${part}.${layer}.${module}`;
+const biasOf = (weight: string): string => weight.replace(/\.weight$/, ".bias");
 
-/** (N, in) → (N, out): W·x + b, plus B·(A·x) where the graph takes adapters (LoRA, arXiv 2106.09685; scale folded into B). */
-export function project(c: BlockContext, x: Value, layer: number, module: Projection, bias: boolean): Value {
-  const base = c.weights.linear(x, `model.layers.${layer}.${PROJECTIONS[module]}.${module}`, bias);
-  if (!c.lora) return base;
-  const [out, inner] = projectionShape(c.config, module);
-  const rank = `rank.${layer}.${module}`;
-  const a = c.g.input(loraInput("a", layer, module), "float", [rank, inner]);
-  const b = c.g.input(loraInput("b", layer, module), "float", [out, rank]);
-  return add(c.g, base, matmulTransposed(c.g, matmulTransposed(c.g, x, a), b));
+function hasBias({ qkvBias, oBias, mlpBias }: ModelConfig, kind: LayerMatrix): boolean {
+  return kind === "qkv" ? qkvBias : kind === "o" ? oBias : mlpBias;
 }
 
-/** RMSNorm by a named weight; gemma stores w − 1. `output` names the result. */
-export function norm(c: BlockContext, x: Value, name: string, output?: string): Value {
+/** The weight of a norm; gemma stores w − 1. */
+export function normWeight(c: BlockContext, name: string): Value {
   const stored = c.weights.float(`${name}.weight`);
-  const weight = c.config.gemmaNorms ? add(c.g, stored, c.g.float(1)) : stored;
-  return rmsNorm(c.g, x, weight, c.config.rmsNormEps, output);
+  return c.config.gemmaNorms ? add(c.g, stored, c.g.float(1)) : stored;
+}
+
+/** RMSNorm by a named weight. */
+export function norm(c: BlockContext, x: Value, name: string): Value {
+  return rmsNorm(c.g, x, normWeight(c, name), c.config.rmsNormEps);
+}
+
+/** The residual stream and what the last block adds to it, not yet added. */
+export interface Stream {
+  residual: Value;
+  pending: Value | null;
+}
+
+/** Adds what is pending and norms the sum, in one node. `output` names the normed result. */
+export function normStream(
+  c: BlockContext,
+  { residual, pending }: Stream,
+  name: string,
+  output?: string,
+): { normed: Value; residual: Value } {
+  const weight = normWeight(c, name);
+  if (!pending) return { normed: rmsNorm(c.g, residual, weight, c.config.rmsNormEps, output), residual };
+  const [normed, sum] = skipRmsNorm(c.g, residual, pending, weight, c.config.rmsNormEps, output);
+  return { normed, residual: sum };
 }

@@ -1,23 +1,28 @@
 import type { Value } from "../ir.ts";
-import { add } from "../ops/math.ts";
-import { type AttentionInputs, type AttentionOutputs, attention } from "./attention.ts";
-import { type BlockContext, norm } from "./context.ts";
+import { type BlockContext, norm, normStream, type Stream } from "./context.ts";
 import { mlp } from "./mlp.ts";
 
+/** Normed input (N, hidden) → what attention adds to the stream (N, hidden). */
+export type Attend = (c: BlockContext, x: Value, layer: number) => Value;
+
 /**
- * One transformer layer, (N, hidden) → (N, hidden). Gemma norms the results of attention and MLP too, under names that
+ * One transformer layer over the residual stream. Gemma norms the results of attention and MLP too, under names that
  * elsewhere belong to the norm before the MLP.
  */
-export function layer(c: BlockContext, x: Value, index: number, io: AttentionInputs): AttentionOutputs {
-  const { g, config } = c;
+export function layer(c: BlockContext, stream: Stream, index: number, attend: Attend): Stream {
+  const { gemmaNorms } = c.config;
   const name = (part: string): string => `model.layers.${index}.${part}`;
-  const attended = attention(c, norm(c, x, name("input_layernorm")), index, io);
-  if (!config.gemmaNorms) {
-    const middle = add(g, x, attended.hidden);
-    const hidden = add(g, middle, mlp(c, norm(c, middle, name("post_attention_layernorm")), index));
-    return { ...attended, hidden };
-  }
-  const middle = add(g, x, norm(c, attended.hidden, name("post_attention_layernorm")));
-  const fed = mlp(c, norm(c, middle, name("pre_feedforward_layernorm")), index);
-  return { ...attended, hidden: add(g, middle, norm(c, fed, name("post_feedforward_layernorm"))) };
+  const before = normStream(c, stream, name("input_layernorm"));
+  const attended = attend(c, before.normed, index);
+  const pending = gemmaNorms ? norm(c, attended, name("post_attention_layernorm")) : attended;
+  const middle = normStream(
+    c,
+    { residual: before.residual, pending },
+    name(gemmaNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
+  );
+  const fed = mlp(c, middle.normed, index);
+  return {
+    residual: middle.residual,
+    pending: gemmaNorms ? norm(c, fed, name("post_feedforward_layernorm")) : fed,
+  };
 }

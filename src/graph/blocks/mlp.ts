@@ -5,8 +5,8 @@ import { type BlockContext, project } from "./context.ts";
 /** Gated MLP (arXiv 2002.05202): down(act(gate(x)) · up(x)), (N, hidden) → (N, hidden). */
 export function mlp(c: BlockContext, x: Value, layer: number): Value {
   const { g, config } = c;
-  const gate = project(c, x, layer, "gate_proj", config.mlpBias);
-  const up = project(c, x, layer, "up_proj", config.mlpBias);
+  const gate = project(c, x, layer, "gate");
+  const up = project(c, x, layer, "up");
   const activated = config.activation === "silu" ? silu(g, gate) : geluTanh(g, gate);
-  return project(c, mul(g, activated, up), layer, "down_proj", config.mlpBias);
+  return project(c, mul(g, activated, up), layer, "down");
 }

@@ -10,6 +10,7 @@ export const sub = (g: GraphBuilder, a: Value, b: Value): Value => g.node("Sub",
 export const mul = (g: GraphBuilder, a: Value, b: Value): Value => g.node("Mul", [a, b]);
 export const exp = (g: GraphBuilder, x: Value): Value => g.node("Exp", [x]);
 export const maximum = (g: GraphBuilder, a: Value, b: Value): Value => g.node("Max", [a, b]);
+export const minimum = (g: GraphBuilder, a: Value, b: Value): Value => g.node("Min", [a, b]);
 
 export function cast(g: GraphBuilder, x: Value, type: ElementType): Value {
   const code = { float: 1, uint8: 2, int32: 6, int64: 7, bool: 9, float16: 10, bfloat16: 16 }[type];
@@ -26,8 +27,27 @@ export function matmulTransposed(g: GraphBuilder, a: Value, b: Value, alpha = 1,
   return g.node("FusedMatMul", [a, b], { domain: MICROSOFT, attributes, ...(name ? { names: [name] } : {}) });
 }
 
-/** Rows of `table` by index. */
-export const gather = (g: GraphBuilder, table: Value, indices: Value): Value => g.node("Gather", [table, indices]);
+export interface BatchedOptions {
+  alpha?: number;
+  /** The second factor is (…, n, k). */
+  transposed?: boolean;
+  /** The second factor has its rows outermost, (rows, batch…, columns), and is read so without a copy. */
+  batchInside?: boolean;
+}
+
+/** A product per batch entry: (batch…, m, k) × (batch…, k, n) → (batch…, m, n). */
+export function batchedMatmul(g: GraphBuilder, a: Value, b: Value, options: BatchedOptions = {}): Value {
+  const { alpha = 1, transposed = false, batchInside = false } = options;
+  const attributes: Record<string, Attribute> = {};
+  if (transposed) attributes.transB = int(1);
+  if (batchInside) attributes.transBatchB = int(1);
+  if (alpha !== 1) attributes.alpha = float(alpha);
+  return g.node("FusedMatMul", [a, b], { domain: MICROSOFT, attributes });
+}
+
+/** Rows of `table` by index, or slices along another axis. */
+export const gather = (g: GraphBuilder, table: Value, indices: Value, axis = 0): Value =>
+  g.node("Gather", [table, indices], { attributes: { axis: int(axis) } });
 
 /** (N, V) at (N, K) ids → (N, K) */
 export function gatherColumns(g: GraphBuilder, x: Value, ids: Value): Value {
@@ -57,6 +77,25 @@ export function geluTanh(g: GraphBuilder, x: Value): Value {
 export function rmsNorm(g: GraphBuilder, x: Value, weight: Value, epsilon: number, name?: string): Value {
   const attributes = { axis: int(-1), epsilon: float(epsilon), stash_type: int(1) };
   return g.node("SimplifiedLayerNormalization", [x, weight], { attributes, ...(name ? { names: [name] } : {}) });
+}
+
+/** RMSNorm of x + skip, and the sum itself. */
+export function skipRmsNorm(
+  g: GraphBuilder,
+  x: Value,
+  skip: Value,
+  weight: Value,
+  epsilon: number,
+  name?: string,
+): [normed: Value, sum: Value] {
+  const types = ["float", "float", "float", "float"] as const;
+  const values = g.nodes("SkipSimplifiedLayerNormalization", [x, skip, weight], types, {
+    domain: MICROSOFT,
+    attributes: { epsilon: float(epsilon) },
+    // Mean and inverse deviation are left out.
+    names: [name, "", "", undefined],
+  });
+  return [values[0] as Value, values[3] as Value];
 }
 
 /**

@@ -1,10 +1,10 @@
 import type { GraphBuilder } from "../builder.ts";
 import { int, type Value } from "../ir.ts";
-import { type Bits, BLOCK } from "../quantise.ts";
+import type { Scheme } from "../quantise.ts";
 
 /** A matrix (rows, columns) as `quantise.ts` packs it. */
 export interface QuantisedValue {
-  bits: Bits;
+  scheme: Scheme;
   rows: number;
   columns: number;
   packed: Value;
@@ -22,8 +22,8 @@ export function matmulQuantised(g: GraphBuilder, x: Value, weight: QuantisedValu
     attributes: {
       K: int(weight.columns),
       N: int(weight.rows),
-      bits: int(weight.bits),
-      block_size: int(BLOCK),
+      bits: int(weight.scheme.bits),
+      block_size: int(weight.scheme.block),
       accuracy_level: int(INT8_ACTIVATIONS),
     },
     ...(name ? { names: [name] } : {}),

@@ -6,8 +6,8 @@ import { int, ints, type Value } from "../ir.ts";
 /** A shape: sizes, with 0 = keep this dimension and −1 = whatever remains; or an int64 vector computed in the graph. */
 export type Shape = readonly number[] | Value;
 
-export function reshape(g: GraphBuilder, x: Value, shape: Shape): Value {
-  return g.node("Reshape", [x, isValue(shape) ? shape : g.int64s(shape)]);
+export function reshape(g: GraphBuilder, x: Value, shape: Shape, name?: string): Value {
+  return g.node("Reshape", [x, isValue(shape) ? shape : g.int64s(shape)], name ? { names: [name] } : {});
 }
 
 export function transpose(g: GraphBuilder, x: Value, order: readonly number[], name?: string): Value {
@@ -18,10 +18,15 @@ export function concat(g: GraphBuilder, values: readonly Value[], axis: number):
   return g.node("Concat", values, { attributes: { axis: int(axis) } });
 }
 
-/** Two parts along an axis; `sizes` is an int64 vector of two. */
-export function splitInTwo(g: GraphBuilder, x: Value, sizes: Value, axis: number): [Value, Value] {
-  const [head, tail] = g.nodes("Split", [x, sizes], [x.type, x.type], { attributes: { axis: int(axis) } });
-  return [head as Value, tail as Value];
+/** Parts along an axis, of sizes known when the graph is built. */
+export function split(g: GraphBuilder, x: Value, axis: number, sizes: readonly number[]): Value[] {
+  return splitBy(g, x, axis, g.int64s(sizes), sizes.length);
+}
+
+/** Parts along an axis; `sizes` is an int64 vector of as many numbers. */
+export function splitBy(g: GraphBuilder, x: Value, axis: number, sizes: Value, count: number): Value[] {
+  const types = new Array<typeof x.type>(count).fill(x.type);
+  return g.nodes("Split", [x, sizes], types, { attributes: { axis: int(axis) } });
 }
 
 /** Sizes of dimensions start…end−1 as an int64 vector. */

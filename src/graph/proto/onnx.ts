@@ -87,7 +87,12 @@ function writeTensor(w: Writer, tensor: Initializer): void {
     w.bytes(9, data);
     return;
   }
-  const entries = { location: data.location, offset: String(data.offset), length: String(data.bytes) };
+  const entries: Record<string, string> = {
+    location: data.location,
+    offset: String(data.offset),
+    length: String(data.bytes),
+    ...(data.prepacked === undefined ? {} : { prepacked_0: data.prepacked }),
+  };
   for (const [key, value] of Object.entries(entries)) {
     w.message(13, (child) => {
       child.string(1, key);

@@ -1,4 +1,5 @@
 import type { Architecture } from "./architecture.ts";
+import { dominantType, GGUF_TYPE_KEY } from "./dominant-type.ts";
 import { metadataFields, shortestFloat32 } from "./fields.ts";
 import type { GgufFile } from "./reader.ts";
 import type { RopeScaling } from "./rope-scaling.ts";
@@ -42,6 +43,7 @@ export function buildConfig(
     pad_token_id: ids.pad ?? null,
     torch_dtype: "float32",
     ...familyFields(file, a),
+    [GGUF_TYPE_KEY]: dominantType(file),
   };
 }
 

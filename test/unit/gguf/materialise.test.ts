@@ -96,6 +96,25 @@ test("quantised matrices become F32 within half a step of the original", async (
   await expect(openCheckpoint(directory)).resolves.toMatchObject({ config: { layers: 3 } });
 });
 
+test("the converted checkpoint remembers what most of its weights were", async () => {
+  const original = join(golden, "models/llama");
+  const spec = ggufFromCheckpoint(original, "Q8_0");
+  const mixed = ggufFromCheckpoint(original, "Q4_0").tensors.map((tensor, i) =>
+    tensor.name.startsWith("blk.0.") ? spec.tensors[i]! : tensor,
+  );
+  const typeOf = async (directory: string) => (await openCheckpoint(directory)).ggufType;
+  expect(await typeOf(convert(spec))).toBe("Q8_0");
+  expect(await typeOf(convert({ ...spec, tensors: mixed }))).toBe("Q4_0");
+  expect(await typeOf(original)).toBeUndefined();
+  // Directories that were converted before, and whatever else may stand there.
+  const directory = convert(spec);
+  const config = JSON.parse(readFileSync(join(directory, "config.json"), "utf8"));
+  for (const type of [undefined, null, 8, "Q9_9", ["Q8_0"]]) {
+    writeFileSync(join(directory, "config.json"), JSON.stringify({ ...config, preceptor_gguf_type: type }));
+    expect(await typeOf(directory)).toBeUndefined();
+  }
+});
+
 test("a converted file is found again, a changed one is converted anew", async () => {
   const spec = ggufFromCheckpoint(join(golden, "models/llama"));
   const path = place(encodeGguf(spec));

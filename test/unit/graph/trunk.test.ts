@@ -4,7 +4,7 @@ import { createGraph } from "../../../src/graph/builder.ts";
 import { headGraph } from "../../../src/graph/head.ts";
 import type { GraphData } from "../../../src/graph/ir.ts";
 import { encodeModel } from "../../../src/graph/proto/onnx.ts";
-import { trunkGraph } from "../../../src/graph/trunk.ts";
+import { decodeGraph, prefillGraph } from "../../../src/graph/trunk.ts";
 import { openCheckpoint } from "../../../src/model/open.ts";
 
 const golden = (name: string) => openCheckpoint(fileURLToPath(new URL(`../../golden/models/${name}`, import.meta.url)));
@@ -25,7 +25,7 @@ test("constants with equal contents are one initializer; names are unique", () =
 describe("graphs of the golden checkpoints", () => {
   test("weights stay in their files: the protobuf holds offsets only", async () => {
     const checkpoint = await golden("mistral");
-    const graph = trunkGraph(checkpoint, { lora: false, quantised: new Map() });
+    const graph = prefillGraph(checkpoint, { lora: false, packed: null });
     const external = graph.initializers.filter(({ data }) => !(data instanceof Uint8Array));
     expect(external.map(({ name }) => name).sort()).toEqual(
       Object.keys(checkpoint.tensors)
@@ -36,32 +36,42 @@ describe("graphs of the golden checkpoints", () => {
   });
 
   test("one mask per window, one table per RoPE, one cache per layer", async () => {
-    const graph = trunkGraph(await golden("gemma3"), { lora: false, quantised: new Map() });
+    const graph = prefillGraph(await golden("gemma3"), { lora: false, packed: null });
     expect(inputs(graph, "mask.")).toEqual(["mask.0", "mask.1"]);
     expect(inputs(graph, "cos.")).toHaveLength(2);
     expect(inputs(graph, "past_k.")).toHaveLength(3);
     expect(graph.outputs.map(({ name }) => name)).toContain("hidden");
   });
 
-  test("adapters enter all seven projections of every layer, and only on demand", async () => {
+  test("a decode step reads each row's prompt, or the one that all share", async () => {
     const checkpoint = await golden("qwen3");
-    expect(inputs(trunkGraph(checkpoint, { lora: false, quantised: new Map() }), "lora_")).toEqual([]);
-    expect(inputs(trunkGraph(checkpoint, { lora: true, quantised: new Map() }), "lora_")).toHaveLength(
-      2 * 7 * checkpoint.config.layers,
+    const { kvHeads, headDim } = checkpoint.config;
+    for (const [sharedPrompt, dims] of [
+      [false, ["B", kvHeads, "P", headDim]],
+      [true, ["P", kvHeads, headDim]],
+    ] as const) {
+      const graph = decodeGraph(checkpoint, { lora: false, packed: null, sharedPrompt, padRows: false });
+      expect(graph.inputs.find(({ name }) => name === "prompt_k.0")?.dims).toEqual(dims);
+    }
+  });
+
+  test("adapters enter all matrices of every layer, and only on demand", async () => {
+    const checkpoint = await golden("qwen3");
+    expect(inputs(prefillGraph(checkpoint, { lora: false, packed: null }), "lora_")).toEqual([]);
+    expect(inputs(prefillGraph(checkpoint, { lora: true, packed: null }), "lora_")).toHaveLength(
+      2 * 5 * checkpoint.config.layers,
     );
   });
 
   test("a tied head reads the embedding table", async () => {
     const names = (graph: GraphData): string[] => graph.initializers.map(({ name }) => name);
-    expect(names(headGraph(await golden("llama"), new Map()))).toContain("model.embed_tokens.weight");
-    expect(names(headGraph(await golden("mistral"), new Map()))).toContain("lm_head.weight");
+    expect(names(headGraph(await golden("llama"), null))).toContain("model.embed_tokens.weight");
+    expect(names(headGraph(await golden("mistral"), null))).toContain("lm_head.weight");
   });
 
   test("a tensor that is missing is named", async () => {
     const checkpoint = await golden("qwen2");
     const { "model.norm.weight": _, ...tensors } = checkpoint.tensors;
-    expect(() => trunkGraph({ ...checkpoint, tensors }, { lora: false, quantised: new Map() })).toThrow(
-      "model.norm.weight",
-    );
+    expect(() => prefillGraph({ ...checkpoint, tensors }, { lora: false, packed: null })).toThrow("model.norm.weight");
   });
 });

@@ -1,6 +1,8 @@
+import { type PromptKv, ROOM_STEP, rowSize } from "./prompt-kv.ts";
+
 /**
- * Keys and values of B sequences as plain arrays, read in place by the attention graph and written here: fetching or
- * concatenating a cache inside the graph costs several times more (engine.md 1.2).
+ * Keys and values of B sequences as plain arrays, read in place by the decode graph and written here: fetching or
+ * concatenating them inside the graph costs several times more (engine.md 1.2).
  */
 
 export interface CacheShape {
@@ -9,11 +11,11 @@ export interface CacheShape {
   headDim: number;
 }
 
-export interface KvCache {
+export interface KvRows {
   readonly shape: CacheShape;
   /** Sequences in use; they lie in rows 0…rows−1. */
   rows: number;
-  /** Positions there is room for; the P of the graph. */
+  /** Positions there is room for in a row. */
   capacity: number;
   /** Filled positions of each row. */
   lengths: number[];
@@ -22,30 +24,31 @@ export interface KvCache {
   values: Float32Array[];
 }
 
-/**
- * Capacity grows in steps: attention over masked positions costs time, moving to a larger array costs a copy.
- * At 128 both stay under 2 % of a step of a 135 M model.
- */
-export const CAPACITY_STEP = 128;
+/** Attention over masked positions costs time, moving to larger arrays costs a copy: four steps per doubling keep both small. */
+const STEPS_PER_ROW = 4;
 
-export function createCache(shape: CacheShape): KvCache {
+export function createRows(shape: CacheShape): KvRows {
   const empty = Array.from({ length: shape.layers }, () => new Float32Array(0));
   return { shape, rows: 0, capacity: 0, lengths: [], keys: empty, values: [...empty] };
 }
 
-export const roundCapacity = (length: number): number => Math.ceil(length / CAPACITY_STEP) * CAPACITY_STEP;
-
-/** Bytes of keys and values of one position of one sequence. */
-export function bytesPerPosition({ layers, kvHeads, headDim }: CacheShape): number {
-  return 2 * layers * kvHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
+/** The capacity that rows of this length get: steps of ROOM_STEP at first, of about a quarter later. */
+export function roundCapacity(length: number): number {
+  const step = Math.max(ROOM_STEP, 2 ** Math.floor(Math.log2(Math.max(1, length / STEPS_PER_ROW))));
+  return Math.ceil(length / step) * step;
 }
 
-export function cacheBytes(cache: KvCache): number {
+/** Bytes of keys and values of one position of one sequence. */
+export function bytesPerPosition(shape: CacheShape): number {
+  return 2 * shape.layers * rowSize(shape) * Float32Array.BYTES_PER_ELEMENT;
+}
+
+export function rowsBytes(cache: KvRows): number {
   return cache.keys.reduce((sum, keys) => sum + 2 * keys.byteLength, 0);
 }
 
 /** Makes room for `rows` sequences of `length` positions; keeps what is there. Gives room back once half would do. */
-export function reserve(cache: KvCache, rows: number, length: number): void {
+export function reserve(cache: KvRows, rows: number, length: number): void {
   const { kvHeads, headDim } = cache.shape;
   const capacity = roundCapacity(length);
   const roomRows = 2 ** Math.ceil(Math.log2(Math.max(rows, 1)));
@@ -62,7 +65,7 @@ export function reserve(cache: KvCache, rows: number, length: number): void {
   cache.capacity = kept;
 }
 
-function relocated(old: Float32Array, cache: KvCache, roomRows: number, capacity: number): Float32Array {
+function relocated(old: Float32Array, cache: KvRows, roomRows: number, capacity: number): Float32Array {
   const { kvHeads, headDim } = cache.shape;
   const grown = new Float32Array(roomRows * kvHeads * capacity * headDim);
   for (let row = 0; row < cache.rows; row++) {
@@ -75,55 +78,59 @@ function relocated(old: Float32Array, cache: KvCache, roomRows: number, capacity
   return grown;
 }
 
-/** Appends S positions to every row. `newKeys[l]`, `newValues[l]`: (rows, kvHeads, S, D). */
-export function append(
-  cache: KvCache,
-  length: number,
-  newKeys: readonly Float32Array[],
-  newValues: readonly Float32Array[],
-): void {
-  reserve(cache, cache.rows, Math.max(...cache.lengths.slice(0, cache.rows)) + length);
+/** Appends one position to every row. `newKeys[l]`, `newValues[l]`: (≥ rows, kvHeads, 1, D). */
+export function append(cache: KvRows, newKeys: readonly Float32Array[], newValues: readonly Float32Array[]): void {
+  reserve(cache, cache.rows, Math.max(...cache.lengths) + 1);
   for (let layer = 0; layer < cache.shape.layers; layer++) {
-    write(cache, cache.keys[layer]!, newKeys[layer]!, length);
-    write(cache, cache.values[layer]!, newValues[layer]!, length);
+    write(cache, cache.keys[layer]!, newKeys[layer]!);
+    write(cache, cache.values[layer]!, newValues[layer]!);
   }
-  for (let row = 0; row < cache.rows; row++) cache.lengths[row]! += length;
+  for (let row = 0; row < cache.rows; row++) cache.lengths[row]! += 1;
 }
 
-function write(cache: KvCache, into: Float32Array, from: Float32Array, length: number): void {
+function write(cache: KvRows, into: Float32Array, from: Float32Array): void {
   const { kvHeads, headDim } = cache.shape;
-  const block = length * headDim;
   let read = 0;
   for (let row = 0; row < cache.rows; row++) {
     for (let head = 0; head < kvHeads; head++) {
       const to = ((row * kvHeads + head) * cache.capacity + cache.lengths[row]!) * headDim;
-      for (let i = 0; i < block; i++) into[to + i] = from[read + i]!;
-      read += block;
+      for (let i = 0; i < headDim; i++) into[to + i] = from[read + i]!;
+      read += headDim;
     }
   }
 }
 
-/** Adds a row that begins as a copy of a row of another cache. */
-export function addRow(cache: KvCache, source: KvCache, sourceRow: number): void {
-  const { kvHeads, headDim } = cache.shape;
-  const length = source.lengths[sourceRow]!;
-  reserve(cache, cache.rows + 1, Math.max(length + 1, ...cache.lengths.slice(0, cache.rows)));
+/** Adds a row without positions. */
+export function addEmptyRow(cache: KvRows): void {
+  cache.lengths[cache.rows++] = 0;
+  reserve(cache, cache.rows, Math.max(...cache.lengths));
+}
+
+/** Adds a row that begins as a copy of a prompt. */
+export function addPromptRow(cache: KvRows, prompt: PromptKv): void {
+  const { kvHeads, headDim, layers } = cache.shape;
+  const { length } = prompt;
+  reserve(cache, cache.rows + 1, Math.max(length, ...cache.lengths));
   const row = cache.rows++;
   cache.lengths[row] = length;
-  for (const side of ["keys", "values"] as const) {
-    for (let layer = 0; layer < cache.shape.layers; layer++) {
-      const from = source[side][layer]!;
-      for (let head = 0; head < kvHeads; head++) {
-        const read = (sourceRow * kvHeads + head) * source.capacity * headDim;
-        const to = (row * kvHeads + head) * cache.capacity * headDim;
-        cache[side][layer]!.set(from.subarray(read, read + length * headDim), to);
+  const stride = rowSize(cache.shape);
+  const copy = (into: Float32Array, from: Float32Array): void => {
+    for (let head = 0; head < kvHeads; head++) {
+      let to = (row * kvHeads + head) * cache.capacity * headDim;
+      for (let position = 0; position < length; position++) {
+        const read = position * stride + head * headDim;
+        for (let i = 0; i < headDim; i++) into[to++] = from[read + i]!;
       }
     }
+  };
+  for (let layer = 0; layer < layers; layer++) {
+    copy(cache.keys[layer]!, prompt.keys[layer]!);
+    copy(cache.values[layer]!, prompt.values[layer]!);
   }
 }
 
 /** Drops a row; the last one takes its place. Whoever left must not leave NaN behind: masked positions still enter products. */
-export function removeRow(cache: KvCache, row: number): void {
+export function removeRow(cache: KvRows, row: number): void {
   const { kvHeads, headDim } = cache.shape;
   const stride = kvHeads * cache.capacity * headDim;
   const last = --cache.rows;
