@@ -2,16 +2,25 @@ import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
 import type { Precision } from "../../src/engine/engine.ts";
 import { benchEngine } from "./engine.ts";
+import { benchFairness } from "./fairness.ts";
 import { benchHttp } from "./http.ts";
+import { benchMemory } from "./memory.ts";
+import { benchSoak } from "./soak.ts";
 
-const USAGE = `npm run bench -- [engine|http|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
+const USAGE = `npm run bench -- [engine|http|fairness|memory|soak|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
   engine  tokens per second of sampling (one stream, a group, streams) and of log-probs, beside llama.cpp and Transformers
           on the same weights and beside what the machine can do; LIST: fp32,q8,q4 (and q8_0, q4_0), default fp32,q8,q4
-  http    the server under load: /healthz, time to first token, 16 streams, a client that leaves (first of LIST)
+  http    the server under load: /healthz, time to first token, 16 streams, a client that leaves
+  fairness  64 streams, one read slowly; then more requests than fit
+  memory  what a second worker and an adapter add to the first; what idling costs
+  soak    mixed load for --minutes (15) after --warmup minutes (5): does memory grow?
+All but engine use the first precision of LIST; "all" is engine and http.
 Without --model a checkpoint of SmolLM2-135M's shape with random weights is written to a temporary directory.
 `;
 
 const PRECISIONS: readonly string[] = ["fp32", "q8", "q4", "q8_0", "q4_0"] satisfies Precision[];
+
+const BENCHMARKS = ["engine", "http", "fairness", "memory", "soak", "all"];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -20,6 +29,8 @@ const { values, positionals } = parseArgs({
     precision: { type: "string", default: "fp32,q8,q4" },
     threads: { type: "string" },
     "no-peers": { type: "boolean", default: false },
+    minutes: { type: "string", default: "15" },
+    warmup: { type: "string", default: "5" },
     help: { type: "boolean", short: "h", default: false },
   },
 });
@@ -29,12 +40,12 @@ const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
 const mistake = values.help
   ? "help"
-  : !["engine", "http", "all"].includes(what) || positionals.length > 1
+  : !BENCHMARKS.includes(what) || positionals.length > 1
     ? `unknown benchmark ${positionals.join(" ")}`
     : !precisions.every((precision) => PRECISIONS.includes(precision))
       ? `unknown precision in ${values.precision}`
-      : values.threads !== undefined && !/^[1-9]\d*$/.test(values.threads)
-        ? "--threads must be a whole number"
+      : [values.threads ?? "1", values.minutes, values.warmup].some((number) => !/^[1-9]\d*$/.test(number))
+        ? "--threads, --minutes and --warmup must be whole numbers"
         : values.model !== undefined && !existsSync(values.model)
           ? `${values.model} does not exist`
           : undefined;
@@ -47,7 +58,13 @@ if (mistake) {
     ...(values.model ? { directory: values.model } : {}),
     ...(values.threads ? { threads: Number(values.threads) } : {}),
   };
-  if (what !== "http") await benchEngine({ ...options, precisions, peers: !values["no-peers"] }, print);
+  const server = { ...options, precision: precisions[0]! };
+  const [minutes, warmupMinutes] = [Number(values.minutes), Number(values.warmup)];
+  if (what === "engine" || what === "all")
+    await benchEngine({ ...options, precisions, peers: !values["no-peers"] }, print);
   if (what === "all") print("");
-  if (what !== "engine") await benchHttp({ ...options, precision: precisions[0]! }, print);
+  if (what === "http" || what === "all") await benchHttp(server, print);
+  if (what === "fairness") await benchFairness(server, print);
+  if (what === "memory") await benchMemory(server, print);
+  if (what === "soak") await benchSoak({ ...server, minutes, warmupMinutes }, print);
 }

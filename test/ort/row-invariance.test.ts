@@ -11,13 +11,13 @@ test.each([
   [576, 4099],
 ])("fact: rows of an fp32 product with constant weights (%i → %i) do not depend on how many there are", (K, N) => {
   const w = noise(N * K, 2);
-  const x = noise(64 * K, 3);
+  const x = noise(512 * K, 3);
   const s = session((g) => {
     const weight = g.constant("float", [N, K], new Uint8Array(w.buffer));
     g.output(matmulTransposed(g, g.input("x", "float", ["M", K]), weight, 1, "y"));
   });
-  const whole = s.run({ x: floats([64, K], x) }, ["y"]).y as Float32Array;
-  for (const M of [1, 2, 3, 5, 8, 16, 31]) {
+  const whole = s.run({ x: floats([512, K], x) }, ["y"]).y as Float32Array;
+  for (const M of [1, 2, 3, 5, 8, 16, 31, 64, 130, 256]) {
     const part = s.run({ x: floats([M, K], x) }, ["y"]).y as Float32Array;
     expect(sameBits(part, whole.subarray(0, M * N))).toBe(true);
   }
@@ -58,6 +58,40 @@ test("fact: attention over a padded cache, two rows or more at a time, is the sa
     [16, 384],
   ] as const) {
     expect(sameBits(run(batch, capacity), alone)).toBe(true);
+  }
+  s.dispose();
+});
+
+test("fact: a softmax whose parts move by a multiple of 64 columns, the gap masked, is the same", () => {
+  const s = session((g) =>
+    g.output(g.node("Identity", [softmax(g, g.input("x", "float", [4, "N"]))], { names: ["y"] })),
+  );
+  const [first, second] = [40, 70];
+  const values = noise(4 * (first + second), 4);
+  const run = (room: number, tail: number): Float32Array => {
+    const width = room + tail;
+    const x = new Float32Array(4 * width).fill(-1e30);
+    for (let row = 0; row < 4; row++) {
+      const own = values.subarray(row * (first + second), (row + 1) * (first + second));
+      x.set(own.subarray(0, first), row * width);
+      x.set(own.subarray(first), row * width + room);
+    }
+    const y = s.run({ x: floats([4, width], x) }, ["y"]).y as Float32Array;
+    return Float32Array.from(
+      [0, 1, 2, 3].flatMap((row) => [
+        ...y.subarray(row * width, row * width + first),
+        ...y.subarray(row * width + room, row * width + room + second),
+      ]),
+    );
+  };
+  const expected = run(64, 128);
+  for (const [room, tail] of [
+    [128, 128],
+    [320, 128],
+    [64, 192],
+    [1024, 640],
+  ] as const) {
+    expect(sameBits(run(room, tail), expected)).toBe(true);
   }
   s.dispose();
 });

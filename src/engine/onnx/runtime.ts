@@ -100,6 +100,8 @@ function sessionOptions({ threads, device, packTo }: SessionOptions): InferenceS
     graphOptimizationLevel: "all",
     // On, a second plan is allocated beside the first, and shapes vary here (engine.md 4).
     enableMemPattern: false,
+    // The arena keeps the largest run it ever saw, for each session; without it every run gives its memory back, as fast.
+    enableCpuMemArena: false,
     logSeverityLevel: QUIET,
     extra: {
       session: {
