@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { MessagePort, TransferListItem, Worker } from "node:worker_threads";
 import { type ErrorCode, PreceptorError } from "../errors.ts";
 
@@ -96,7 +97,11 @@ export function createPeer(port: MessagePort | Worker, handlers: Handlers): Peer
         throw error;
       }
       if (signal?.aborted) abort();
-      else signal?.addEventListener("abort", abort, { once: true });
+      else if (signal) {
+        // One signal ends all calls of a request, and there may be many: that is no leak.
+        setMaxListeners(0, signal);
+        signal.addEventListener("abort", abort, { once: true });
+      }
     }).finally(() => signal?.removeEventListener("abort", abort));
     return { id, done };
   }

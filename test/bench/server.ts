@@ -18,7 +18,7 @@ export interface BenchServer {
   /** `http://127.0.0.1:…` */
   readonly base: string;
   readonly pid: number;
-  /** Lines of its log at level error and above. */
+  /** Lines of its log at level error and above, and its end if it came unasked. */
   readonly loggedErrors: readonly string[];
   /** Throws unless the answer is a good one. */
   get(route: string): Promise<void>;
@@ -71,8 +71,12 @@ export async function startBenchServer({ scratch, directory, precision, threads 
     },
   });
   const pid = child.pid as number;
-  const closed = once(child, "close");
   const loggedErrors: string[] = [];
+  const closed = once(child, "close");
+  let stopping = false;
+  child.on("exit", (code, signal) => {
+    if (!stopping) loggedErrors.push(`the server ended by itself: code ${code}, signal ${signal}`);
+  });
   const base = await listening(child.stdout, loggedErrors);
   try {
     const model = { id: "bench", model: path.resolve(directory), precision };
@@ -101,6 +105,7 @@ export async function startBenchServer({ scratch, directory, precision, threads 
     },
     peakMemoryBytes: () => processBytes(pid, "VmHWM"),
     async stop() {
+      stopping = true;
       child.kill("SIGTERM");
       await closed;
     },

@@ -113,7 +113,7 @@ async function watch(
     const rss = processBytes(server.pid, "VmRSS");
     const anon = processBytes(server.pid, "RssAnon");
     if (rss === undefined || anon === undefined)
-      throw new Error("the server's memory cannot be read: it ended, or this is not Linux");
+      throw new Error(server.loggedErrors.at(-1) ?? "the server's memory cannot be read: Linux only");
     if (minute >= warmupMinutes) samples.push({ minute, rss, anon });
     if (minute >= printed + 1) {
       printed = Math.floor(minute);

@@ -13,7 +13,7 @@ export interface Generation {
   readonly adapter: LoadedAdapter | null;
   /** Tokens each sequence may draw. */
   readonly limit: number;
-  /** Keys and values of the prompt, once it is being computed; samples begin as its continuations. */
+  /** Keys and values of the prompt, from when it is being computed until the last sample has started. */
   prompt: PromptKv | null;
   /** (hidden) of the prompt's last token; the first token of every sequence comes from it. */
   last: Float32Array | null;

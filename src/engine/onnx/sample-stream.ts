@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { SampleEvent, SampleRequest } from "../engine.ts";
 import { asEngineError } from "./model.ts";
 import type { Batch } from "./protocol.ts";
@@ -63,7 +64,11 @@ export async function* createSampleStream(
 
   if (signal?.aborted) cancel();
   else {
-    signal?.addEventListener("abort", cancel, { once: true });
+    if (signal) {
+      // A request may sample many prompts at once, and one signal ends them all.
+      setMaxListeners(0, signal);
+      signal.addEventListener("abort", cancel, { once: true });
+    }
     void pump();
   }
   try {

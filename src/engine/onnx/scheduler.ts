@@ -72,7 +72,7 @@ export function createScheduler(deps: {
   const loop = createLoop(tick);
 
   function tick(): boolean {
-    for (const generation of [...starting]) guard([generation], () => start(generation));
+    for (const generation of interactiveFirst(starting)) guard([generation], () => start(generation));
     for (const batch of [...batches]) {
       guard(new Set(batch.sequences.map(({ generation }) => generation)), () => step(sessions, batch, failed));
       compact(batch);
@@ -80,8 +80,11 @@ export function createScheduler(deps: {
     }
     const budget = deps.chunkTokens(batches.length > 0);
     take();
-    const next = prefilling.shift();
-    if (next) guard([next], () => advancePrompt(next, budget));
+    const [next] = interactiveFirst(prefilling);
+    if (next) {
+      prefilling.splice(prefilling.indexOf(next), 1);
+      guard([next], () => advancePrompt(next, budget));
+    }
     scorer.step(budget);
     for (const generation of running.values()) flush(generation);
     tellWaiting();
@@ -119,9 +122,9 @@ export function createScheduler(deps: {
 
   /** Takes waiting requests up while there is room for at least one of their samples. */
   function take(): void {
-    // Nothing is computed for requests that want no token.
     for (const generation of waiting.inOrder()) {
-      if (prefilling.length + starting.length >= MAX_PREFILLS) return;
+      const ahead = [...prefilling, ...starting].filter((other) => isJob(generation) || !isJob(other));
+      if (ahead.length >= MAX_PREFILLS) return;
       const reason = hindrance(generation);
       // Others need not wait because one client has its share, or because a prompt is being computed that it will share.
       if (reason === "client_limit" || reason === "turn") continue;
@@ -159,6 +162,8 @@ export function createScheduler(deps: {
     }
     if (generation.started < n) return;
     starting.splice(starting.indexOf(generation), 1);
+    // The batch holds what its samples read.
+    generation.prompt = null;
     generation.last = null;
   }
 
@@ -196,6 +201,10 @@ export function createScheduler(deps: {
   }
 
   const isJob = ({ priority }: Generation): boolean => priority === "job";
+  const interactiveFirst = (some: readonly Generation[]): Generation[] => [
+    ...some.filter((generation) => !isJob(generation)),
+    ...some.filter(isJob),
+  ];
 
   /** Bytes that everything being decoded will take by its end, with `more` samples of this request. */
   function promisedBytes(generation: Generation, more: number): number {
@@ -269,8 +278,8 @@ export function createScheduler(deps: {
     state() {
       const held = [...prefilling, ...starting];
       const queued = [...waiting.inOrder(), ...held];
-      const prompts = [...held, ...batches.flatMap(({ group }) => group ?? [])];
-      const promptsBytes = new Set(prompts.flatMap(({ prompt }) => prompt ?? []));
+      const shared = batches.flatMap(({ prompt }) => ("rows" in prompt ? [] : prompt));
+      const prompts = new Set([...shared, ...held.flatMap(({ prompt }) => prompt ?? [])]);
       const prefixBytes = prefixes.bytes();
       const decoding = batches.reduce((sum, batch) => sum + batchBytes(batch), 0);
       return {
@@ -280,7 +289,7 @@ export function createScheduler(deps: {
         computedTokens: prefill.counts().computed + scorer.counts().computed,
         cachedTokens: prefill.counts().cached + scorer.counts().cached,
         prefixBytes,
-        bytes: decoding + prefixBytes + [...promptsBytes].reduce((sum, prompt) => sum + promptBytes(prompt), 0),
+        bytes: decoding + prefixBytes + [...prompts].reduce((sum, prompt) => sum + promptBytes(prompt), 0),
       };
     },
     stop: loop.stop,
