@@ -186,6 +186,10 @@ test("precisions and devices that are not there are refused by name", async () =
     code: "unsupported_by_backend",
   });
   await expect(engine.open(checkpoint, { ...options, device: "cuda:0" })).rejects.toThrow(/install:cuda/);
+  const quantised = { precision: "q8", device: "cuda:0" } as const;
+  for (const refused of [engine.check(quantised), engine.open(checkpoint, { ...options, ...quantised })]) {
+    await expect(refused).rejects.toMatchObject({ code: "unsupported_by_backend", param: "precision" });
+  }
 });
 
 /** Writes NaN into one row of the embedding table. */

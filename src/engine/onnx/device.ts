@@ -1,9 +1,18 @@
 import { fail, PreceptorError } from "../../errors.ts";
 import { createPeer } from "../../thread/peer.ts";
 import { spawnWorker } from "../../thread/spawn.ts";
+import type { Precision } from "../engine.ts";
 
 /** Starting CUDA for the first time takes seconds; a driver that hangs must not hang a registration. */
 const PROBE_LIMIT_MS = 60_000;
+
+/** Quantised kernels, and the packed weights they read, are those of the CPU. Throws `unsupported_by_backend`. */
+export function checkPrecision(precision: Precision, device: string): void {
+  if (precision === "fp32" || device === "cpu") return;
+  throw fail("unsupported_by_backend", `precision ${precision} runs on the CPU only; use fp32 on ${device}`, {
+    param: "precision",
+  });
+}
 
 /** What was found out about each device, for the life of the process: drivers do not come and go. */
 const probed = new Map<string, Promise<void>>();

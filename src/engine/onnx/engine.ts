@@ -4,7 +4,7 @@ import { createPeer } from "../../thread/peer.ts";
 import { spawnWorker } from "../../thread/spawn.ts";
 import type { Engine, EngineModel, OpenOptions } from "../engine.ts";
 import { CAPABILITIES } from "./capabilities.ts";
-import { checkDevice } from "./device.ts";
+import { checkDevice, checkPrecision } from "./device.ts";
 import { createExitFlags } from "./exit-guard.ts";
 import { createModel, type ModelState } from "./model.ts";
 import type { Opened, OpenMessage, ReferenceMessage, WorkerState } from "./protocol.ts";
@@ -22,7 +22,10 @@ export function createOnnxEngine(deps: {
   return {
     name: "onnx",
     capabilities: CAPABILITIES,
-    check: ({ device }) => checkDevice(device),
+    async check({ precision, device }) {
+      checkPrecision(precision, device);
+      await checkDevice(device);
+    },
     open: (checkpoint, options) => openModel(checkpoint, options, deps.cacheDir, turns),
   };
 }

@@ -5,6 +5,7 @@ import { createPeer, type HandlerContext, Transferred } from "../../thread/peer.
 import type { LogprobsResult, Precision } from "../engine.ts";
 import { type AdapterStore, createAdapterStore, type LoadedAdapter } from "./adapters.ts";
 import { CAPABILITIES } from "./capabilities.ts";
+import { checkPrecision } from "./device.ts";
 import { createComputeGuard } from "./exit-guard.ts";
 import type {
   DistributionsMessage,
@@ -50,13 +51,9 @@ async function open({ checkpoint, options, cacheDir, exitFlags, member }: OpenMe
   const { precision, device, contextLength } = options;
   const { config, parameters } = checkpoint;
   // Packing is for the kernels of this processor.
+  checkPrecision(precision, device);
   const guard = createComputeGuard(exitFlags);
   const packed = device === "cpu" ? await packedWeights(checkpoint, precision, cacheDir, guard) : null;
-  if (!packed && precision !== "fp32") {
-    throw fail("unsupported_by_backend", `precision ${precision} runs on the CPU only; use fp32 on ${device}`, {
-      param: "precision",
-    });
-  }
   const sessions = openSessions(
     checkpoint,
     packed,
