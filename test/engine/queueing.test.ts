@@ -68,6 +68,30 @@ test("jobs have half of the slots, whoever asks; interactive requests pass those
   await Promise.all([...jobs, person].map(({ done }) => done));
 });
 
+test("a long answer or a long prompt beside short ones is decoded apart, and costs them neither room nor numbers", async () => {
+  const ask = (length: number, maxTokens: number, client: string) => {
+    const promptIds = Int32Array.from({ length }, (_, i) => (i * 7 + 3) % 480);
+    return sampleAll(large.model, { promptIds, params: { maxTokens }, client });
+  };
+  const large = await openModel(goldenDirectory("llama"), 8192);
+  const alone = await ask(20, 60, "short");
+  const bytes: number[] = [];
+  const both = await Promise.all([
+    ask(2000, 80, "prompt"),
+    ask(20, 5000, "answer"),
+    ...Array.from({ length: 30 }, async () => {
+      const result = await ask(20, 60, "short");
+      bytes.push(large.model.memoryBytes() - large.model.weights.bytes - large.model.load().prefixBytes);
+      return result;
+    }),
+  ]);
+  for (const beside of both.slice(2)) expect(beside).toEqual(alone);
+  // Thirty rows as long as the long prompt would be 60,000 positions.
+  const { layers, kvHeads, headDim } = large.checkpoint.config;
+  expect(Math.max(...bytes)).toBeLessThan(20_000 * 2 * layers * kvHeads * headDim * 4);
+  await large.model.close();
+});
+
 test("a client that has enough waiting is refused and told when to come back; others are not", async () => {
   const left = new AbortController();
   const ask = (which: number, client: string) =>

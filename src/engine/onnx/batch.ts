@@ -1,6 +1,7 @@
 import type { LoadedAdapter } from "./adapters.ts";
 import { advance, type Generation, isOpen, nextUniform, type Sequence } from "./generation.ts";
 import { addEmptyRow, addPromptRow, createRows, type KvRows, removeRow, roundCapacity, rowsBytes } from "./kv-rows.ts";
+import { roomClass } from "./limits.ts";
 import { predict } from "./predict.ts";
 import type { PromptKv } from "./prompt-kv.ts";
 import type { Sessions } from "./sessions.ts";
@@ -10,15 +11,26 @@ export interface DecodeBatch {
   readonly adapter: LoadedAdapter | null;
   /** The group whose samples these are, all on one prompt; null: any requests, each row with a copy of its own. */
   readonly group: Generation | null;
+  /** Lengths of what is decoded together; see `roomClass`. */
+  readonly room: string;
   readonly prompt: PromptKv | KvRows;
   /** Decoded positions, a row per sequence. */
   readonly past: KvRows;
   readonly sequences: Sequence[];
 }
 
-export function createBatch(sessions: Sessions, adapter: LoadedAdapter | null, group: Generation | null): DecodeBatch {
+export function createBatch(sessions: Sessions, generation: Generation, group: Generation | null): DecodeBatch {
   const rows = (): KvRows => createRows(sessions.config);
-  return { adapter, group, prompt: group?.prompt ?? rows(), past: rows(), sequences: [] };
+  const { adapter } = generation;
+  return { adapter, group, room: roomOf(generation), prompt: group?.prompt ?? rows(), past: rows(), sequences: [] };
+}
+
+const roomOf = ({ message, limit }: Generation): string => roomClass(message.promptIds.length, limit);
+
+/** Whether samples of this request belong into this run; `group`: they would have one of their own. */
+export function belongs(batch: DecodeBatch, generation: Generation, group: Generation | null): boolean {
+  if (batch.group) return batch.group === generation;
+  return !group && batch.adapter === generation.adapter && batch.room === roomOf(generation);
 }
 
 export function join(batch: DecodeBatch, sequence: Sequence): void {

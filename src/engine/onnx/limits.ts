@@ -38,6 +38,24 @@ export const GROUP_RUN_SAMPLES = 8;
 /** Memory for keys and values of decoded sequences: a quarter of the machine, and no more than 8 GiB per model. */
 export const CACHE_BYTES = Math.min(8 * 2 ** 30, totalmem() / 4);
 
+/** Of that memory, one client's sequences may take this much: the others find room at once. */
+export const CLIENT_CACHE_SHARE = 0.75;
+
+/**
+ * Sequences that share a run have rooms of one size, so prompts and answers of very different length are decoded apart: up to
+ * these numbers of positions, four times as many, sixteen times. Most prompts, and the default length of an explanation, fit the first.
+ */
+const PROMPT_ROOM = 512;
+const ANSWER_ROOM = 1024;
+const ROOM_FACTOR = 4;
+
+/** Names the run for a prompt of this length whose samples may become so long. */
+export function roomClass(promptTokens: number, maxTokens: number): string {
+  const steps = (length: number, first: number): number =>
+    Math.max(0, Math.ceil(Math.log(length / first) / Math.log(ROOM_FACTOR)));
+  return `${steps(promptTokens, PROMPT_ROOM)}/${steps(maxTokens, ANSWER_ROOM)}`;
+}
+
 /** Memory for prompts seen before: a 32nd of the machine, and no more than 2 GiB per model (45,000 tokens of a 135 M model). */
 export const PREFIX_BYTES = Math.min(2 * 2 ** 30, totalmem() / 32);
 

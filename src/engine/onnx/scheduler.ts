@@ -1,12 +1,23 @@
 import type { QueueReason } from "../engine.ts";
 import { fail } from "../../errors.ts";
 import type { LoadedAdapter } from "./adapters.ts";
-import { batchBytes, begin, compact, createBatch, type DecodeBatch, join, promisedPositions, step } from "./batch.ts";
+import {
+  batchBytes,
+  begin,
+  belongs,
+  compact,
+  createBatch,
+  type DecodeBatch,
+  join,
+  promisedPositions,
+  step,
+} from "./batch.ts";
 import { createFairQueue } from "./fair-queue.ts";
 import { createGeneration, finish, flush, type Generation, isOpen, type Sequence } from "./generation.ts";
 import { bytesPerPosition } from "./kv-rows.ts";
 import {
   CACHE_BYTES,
+  CLIENT_CACHE_SHARE,
   GROUP_RUN_SAMPLES,
   MAX_CLIENT_SLOTS,
   MAX_PREFILLS,
@@ -169,11 +180,9 @@ export function createScheduler(deps: {
 
   function batchOf(generation: Generation): DecodeBatch {
     const group = groupOf(generation);
-    const known = batches.find((batch) =>
-      batch.group ? batch.group === generation : !group && batch.adapter === generation.adapter,
-    );
+    const known = batches.find((batch) => belongs(batch, generation, group));
     if (known) return known;
-    const batch = createBatch(sessions, generation.adapter, group);
+    const batch = createBatch(sessions, generation, group);
     batches.push(batch);
     return batch;
   }
@@ -197,7 +206,8 @@ export function createScheduler(deps: {
     if (all >= MAX_SLOTS) return "slots";
     const share = generation.priority === "job" ? isJob : ({ client }: Generation) => client === generation.client;
     if (slots(share) + more >= MAX_CLIENT_SLOTS) return "client_limit";
-    return promisedBytes(generation, more + 1) > CACHE_BYTES ? "memory" : null;
+    if (promisedBytes(generation, more + 1, share) > CACHE_BYTES * CLIENT_CACHE_SHARE) return "client_limit";
+    return promisedBytes(generation, more + 1, () => true) > CACHE_BYTES ? "memory" : null;
   }
 
   const isJob = ({ priority }: Generation): boolean => priority === "job";
@@ -206,15 +216,15 @@ export function createScheduler(deps: {
     ...some.filter(isJob),
   ];
 
-  /** Bytes that everything being decoded will take by its end, with `more` samples of this request. */
-  function promisedBytes(generation: Generation, more: number): number {
+  /** Bytes that those being decoded will take by their end, with `more` samples of this request. */
+  function promisedBytes(generation: Generation, more: number, of: (generation: Generation) => boolean): number {
     const added = new Array<Generation>(more).fill(generation);
     const group = groupOf(generation);
     let positions = 0;
     let joined = false;
     for (const batch of batches) {
-      const owners = batch.sequences.map((sequence) => sequence.generation);
-      const own = batch.group ? batch.group === generation : !group && batch.adapter === generation.adapter;
+      const owners = batch.sequences.map((sequence) => sequence.generation).filter(of);
+      const own = belongs(batch, generation, group);
       positions += promisedPositions(own ? [...owners, ...added] : owners, batch.group !== null);
       joined ||= own;
     }
