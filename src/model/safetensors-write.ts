@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { fail } from "../errors.ts";
+import { syncDirectory } from "../sync-directory.ts";
 import type { Dtype } from "./checkpoint.ts";
 import { DTYPE_BYTES } from "./dtype.ts";
 
@@ -90,15 +91,5 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
   while (done < bytes.byteLength) {
     const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done);
     done += bytesWritten;
-  }
-}
-
-/** A rename survives a power cut once its directory is on disk. */
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

@@ -4,6 +4,7 @@ import path from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import type { SampleRequest } from "../../src/engine/engine.ts";
 import { createOnnxEngine } from "../../src/engine/onnx/engine.ts";
+import { MAX_CLIENT_SLOTS } from "../../src/engine/onnx/limits.ts";
 import type { AdapterFiles } from "../../src/model/checkpoint.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
 import { eventually, goldenDirectory, type Opened, openModel, sampleAll } from "./fixture.ts";
@@ -144,6 +145,12 @@ test("values that are not numbers fail the request that met them; its neighbours
   });
   expect(await sampleAll(model, good)).toEqual(alone);
   await broken;
+  // Beside a request that waits with some of its samples, too: those start when there is room.
+  const many = sampleAll(model, { ...good, n: MAX_CLIENT_SLOTS + 6, client: "many" });
+  await eventually(() => model.load().active > 0 && model.load().waiting > 0);
+  const failing = sampleAll(model, { promptIds: Int32Array.of(2, 9), client: "broken" });
+  await expect(failing).rejects.toMatchObject({ code: "engine_failed" });
+  expect((await many).every(({ reason }) => reason !== undefined)).toBe(true);
   const sequences = [{ ids: Int32Array.of(1, 9, 3) }];
   await expect(model.logprobs({ sequences, temperature: 1 })).rejects.toMatchObject({ code: "engine_failed" });
   await model.close();

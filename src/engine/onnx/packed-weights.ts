@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { fail, PreceptorError } from "../../errors.ts";
 import { headMatrix, matricesOf, type PackedMatrix, type PlannedMatrix } from "../../graph/matrices.ts";
 import { SCHEMES, type Scheme } from "../../graph/quantise.ts";
 import type { Checkpoint } from "../../model/checkpoint.ts";
+import { syncDirectory } from "../../sync-directory.ts";
 import type { Precision } from "../engine.ts";
 import type { ComputeGuard } from "./exit-guard.ts";
 import { located, type PackedIndex, readIndex, writeIndex } from "./packing/index-file.ts";
@@ -124,16 +125,6 @@ async function renamed(from: string, to: string): Promise<boolean> {
   } catch (error) {
     if (["ENOTEMPTY", "EEXIST"].includes((error as NodeJS.ErrnoException).code ?? "")) return false;
     throw error;
-  }
-}
-
-/** A rename survives a power cut once its directory is on disk. */
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }
 

@@ -1,5 +1,5 @@
-import type { QueueReason } from "../engine.ts";
 import { fail } from "../../errors.ts";
+import type { QueueReason } from "../engine.ts";
 import type { LoadedAdapter } from "./adapters.ts";
 import {
   batchBytes,
@@ -87,13 +87,13 @@ export function createScheduler(deps: {
     for (const batch of [...batches]) {
       guard(new Set(batch.sequences.map(({ generation }) => generation)), () => step(sessions, batch, failed));
       compact(batch);
-      if (batch.sequences.length === 0) batches.splice(batches.indexOf(batch), 1);
+      if (batch.sequences.length === 0) takeOut(batches, batch);
     }
     const budget = deps.chunkTokens(batches.length > 0);
     take();
     const [next] = interactiveFirst(prefilling);
     if (next) {
-      prefilling.splice(prefilling.indexOf(next), 1);
+      takeOut(prefilling, next);
       guard([next], () => advancePrompt(next, budget));
     }
     scorer.step(budget);
@@ -124,10 +124,7 @@ export function createScheduler(deps: {
     generation.open.clear();
     generation.events = [];
     waiting.remove(generation, false);
-    for (const list of [prefilling, starting]) {
-      const at = list.indexOf(generation);
-      if (at >= 0) list.splice(at, 1);
-    }
+    for (const list of [prefilling, starting]) takeOut(list, generation);
     for (const batch of batches) compact(batch);
   }
 
@@ -172,7 +169,8 @@ export function createScheduler(deps: {
       for (const sequence of going) join(batch, sequence);
     }
     if (generation.started < n) return;
-    starting.splice(starting.indexOf(generation), 1);
+    // It may have failed just now, and is gone already.
+    takeOut(starting, generation);
     // The batch holds what its samples read.
     generation.prompt = null;
     generation.last = null;
@@ -304,6 +302,12 @@ export function createScheduler(deps: {
     },
     stop: loop.stop,
   };
+}
+
+/** Nothing happens when it is not there. */
+function takeOut<T>(list: T[], item: T): void {
+  const at = list.indexOf(item);
+  if (at >= 0) list.splice(at, 1);
 }
 
 /** JavaScript reports an array that cannot be allocated as a RangeError. */
