@@ -2,11 +2,14 @@ import { parentPort } from "node:worker_threads";
 import { fail } from "../../errors.ts";
 import type { AdapterFiles } from "../../model/checkpoint.ts";
 import { createPeer, type HandlerContext, Transferred } from "../../thread/peer.ts";
-import type { LogprobsResult, Precision } from "../engine.ts";
+import type { LogprobsResult } from "../engine.ts";
 import { type AdapterStore, createAdapterStore, type LoadedAdapter } from "./adapters.ts";
 import { CAPABILITIES } from "./capabilities.ts";
 import { checkPrecision } from "./device.ts";
 import { createComputeGuard } from "./exit-guard.ts";
+import { chunkTokens, PREFIX_BYTES } from "./limits.ts";
+import { packedWeights } from "./packed-weights.ts";
+import { createPrefixCache } from "./prefix-cache.ts";
 import type {
   DistributionsMessage,
   DropMessage,
@@ -17,9 +20,7 @@ import type {
   SampleMessage,
   WorkerState,
 } from "./protocol.ts";
-import { chunkTokens, PREFIX_BYTES } from "./limits.ts";
-import { packedWeights } from "./packed-weights.ts";
-import { createPrefixCache } from "./prefix-cache.ts";
+import { needsEvenRows } from "./row-order.ts";
 import { createScheduler, type Scheduler } from "./scheduler.ts";
 import { createScorer, type Scorer } from "./scorer.ts";
 import { testInvariance } from "./self-test.ts";
@@ -54,12 +55,10 @@ async function open({ checkpoint, options, cacheDir, exitFlags, member }: OpenMe
   checkPrecision(precision, device);
   const guard = createComputeGuard(exitFlags);
   const packed = device === "cpu" ? await packedWeights(checkpoint, precision, cacheDir, guard) : null;
-  const sessions = openSessions(
-    checkpoint,
-    packed,
-    { ...options, guard, turn: takeTurns(member) },
-    needsEvenRows(precision),
-  );
+  const sessionOptions = { ...options, guard, turn: takeTurns(member) };
+  const schemes = new Set([...(packed?.matrices.values() ?? [])].map(({ scheme }) => scheme));
+  const evenRows = [...schemes].some((scheme) => scheme && needsEvenRows(scheme, sessionOptions));
+  const sessions = openSessions(checkpoint, packed, sessionOptions, evenRows);
   const prefixes = createPrefixCache(config, PREFIX_BYTES);
   const scorer = createScorer({ sessions, prefixes, wake: () => scheduler.wake() });
   const scheduler: Scheduler = createScheduler({
@@ -81,9 +80,6 @@ async function open({ checkpoint, options, cacheDir, exitFlags, member }: OpenMe
     },
   };
 }
-
-/** The kernel for blocks of 128 computes the last of an odd number of rows in another order. */
-const needsEvenRows = (precision: Precision): boolean => precision === "q8" || precision === "q4";
 
 function adapterOf(files: AdapterFiles | null): Promise<LoadedAdapter> | null {
   return files && opened().adapters.load(files);
