@@ -8,11 +8,13 @@ import { createPreparation } from "./api/models/preparation.ts";
 import { createModelService } from "./api/models/service.ts";
 import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
-import type { Config } from "./config.ts";
+import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
 import { createExplanationStore } from "./db/explanation-store.ts";
+import { withModelCache } from "./db/model-cache.ts";
 import { createModelStore } from "./db/model-store.ts";
 import { createOnnxEngine } from "./engine/onnx/engine.ts";
+import { createOpenAiEngine } from "./engine/openai/engine.ts";
 import { createPlacement } from "./engine/placement.ts";
 import { createApp } from "./http/app.ts";
 import { createKeyAuthenticator } from "./http/auth.ts";
@@ -22,6 +24,7 @@ import { startServer } from "./http/server.ts";
 import { createLoadMetrics } from "./load-metrics.ts";
 import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
+import { observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
 import { VERSION } from "./version.ts";
 import { webRoutes } from "./web/routes.ts";
@@ -48,6 +51,9 @@ export async function compose(config: Config, log: Logger): Promise<App> {
     early.release();
   }
 }
+
+/** A change of a model reaches the other servers of a database before a person has turned to them. */
+const SHARED_MODELS_MAX_AGE_MS = 1_000;
 
 type Notices = Pick<Logger, "info" | "warn" | "error">;
 
@@ -83,6 +89,11 @@ async function build(
   onClose(() => text.close());
   const engine = createOnnxEngine({ cacheDir });
   const metrics = createMetrics({ process: true });
+  const remotes = createOpenAiEngine({
+    allowedHosts: config.allowedHosts,
+    observe: observeRemotes(metrics, log),
+    now: () => performance.now(),
+  });
   const loads = createLoadMetrics(metrics, () => placement.loaded());
   const placement = createPlacement({
     engine,
@@ -100,25 +111,40 @@ async function build(
   onClose(async () => ending.abort());
 
   const now = (): Date => new Date();
-  const models = createModelService({
-    store: createModelStore(database.db, now),
-    preparation: createPreparation({
-      text,
-      modelsDirs: config.modelsDirs,
-      cacheRoots: [cacheDir, config.hub.cacheDir],
-      materialiseGguf: (file) => materialiseGguf(file, cacheDir),
-      resolveHub: ({ repo, revision }) =>
-        resolveHub(
-          { repo, revision: revision ?? undefined },
-          {
-            ...config.hub,
-            // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
-            allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
-            fetch,
-            signal: ending.signal,
-          },
+  const preparation = createPreparation({
+    text,
+    modelsDirs: config.modelsDirs,
+    cacheRoots: [cacheDir, config.hub.cacheDir],
+    materialiseGguf: (file) => materialiseGguf(file, cacheDir),
+    resolveHub: ({ repo, revision, files }) =>
+      resolveHub(
+        { repo, revision: revision ?? undefined, files },
+        {
+          ...config.hub,
+          // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
+          allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
+          fetch,
+          signal: ending.signal,
+        },
+      ),
+    remotes: {
+      engine: remotes,
+      credential: (name) => findCredential(config, name),
+      unverified: (source) =>
+        log.warn(
+          { model: source },
+          "the server cannot be asked for its tokens, so its tokenizer has not been compared",
         ),
+    },
+  });
+  onClose(() => preparation.close());
+  const models = createModelService({
+    store: withModelCache(createModelStore(database.db, now), {
+      // Nobody else opens an embedded database; of a shared one other servers' changes are seen after a moment.
+      maxAgeMs: database.kind === "pglite" ? Number.POSITIVE_INFINITY : SHARED_MODELS_MAX_AGE_MS,
+      now: () => performance.now(),
     }),
+    preparation,
     placement,
     engine,
     resources: { threads: config.threads, budgetBytes: config.modelMemoryBytes },

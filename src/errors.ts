@@ -39,6 +39,9 @@ export const CATALOGUE = {
   invalid_adapter: [400, "invalid_request_error"],
   invalid_tokenizer: [400, "invalid_request_error"],
   hub_error: [400, "invalid_request_error"],
+  tokenizer_mismatch: [400, "invalid_request_error"],
+  // 400: what a remote server says to a request or registration
+  backend_refused: [400, "invalid_request_error"],
   // the caller
   missing_api_key: [401, "authentication_error"],
   invalid_api_key: [401, "authentication_error"],
@@ -57,9 +60,11 @@ export const CATALOGUE = {
   // the server
   internal_error: [500, "server_error"],
   engine_failed: [500, "server_error"],
+  backend_failed: [502, "server_error"],
   interrupted: [500, "server_error"],
   model_loading: [503, "unavailable_error"],
   overloaded: [503, "unavailable_error"],
+  backend_unavailable: [503, "unavailable_error"],
   out_of_memory: [503, "unavailable_error"],
   draining: [503, "unavailable_error"],
   database_unavailable: [503, "unavailable_error"],

@@ -188,6 +188,8 @@ function firstVersion(model: NewModel, version: number, createdAt: Date): typeof
     device: model.device,
     contextLength: model.contextLength ?? null,
     credential: model.credential ?? null,
+    tokenizer: model.tokenizer ?? null,
+    tempered: model.tempered ?? null,
     [`${model.role}Format`]: model.format,
     createdAt,
   };

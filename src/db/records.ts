@@ -16,6 +16,10 @@ export interface ModelVersionRecord {
   contextLength: number | null;
   /** Name of a secret, never the secret. */
   credential: string | null;
+  /** Where the tokenizer of a remote model comes from; null for others. */
+  tokenizer: string | null;
+  /** The temperature that a remote model's logits are divided by already. */
+  tempered: number | null;
   /** Format per role, a name or a custom object; a role that the model never had is absent. */
   formats: Partial<Record<ModelRole, unknown>>;
   createdAt: Date;
@@ -53,6 +57,8 @@ export interface NewModel {
   tokenizerHash?: string | null | undefined;
   contextLength?: number | null | undefined;
   credential?: string | null | undefined;
+  tokenizer?: string | null | undefined;
+  tempered?: number | null | undefined;
   pinned?: boolean | undefined;
   metadata?: Record<string, string> | undefined;
 }

@@ -30,8 +30,12 @@ export interface Capabilities {
   logprobs: boolean;
   /** `logprobs` at any temperature, exactly. */
   temperature_scoring: boolean;
-  /** The k most likely ids per position, and log-probs at ids the caller chooses. */
+  /** The temperatures at which `logprobs` is exact where not all are; at others it may answer with an `errorBound`. Null: all. */
+  exact_temperatures: readonly number[] | null;
+  /** The k most likely ids per position. */
   topk: boolean;
+  /** Log-probs at ids the caller chooses (needed from the student by the `topk_tail` KL estimator). */
+  at_ids: boolean;
   /** Whole next-token distributions, chunk by chunk (needed by the `full` KL estimator). */
   distributions: boolean;
   /** LoRA adapters chosen per request. */
@@ -70,6 +74,13 @@ export interface SampleRequest extends RequestOptions {
   topLogprobs?: number;
   /** Temperature of the reported log-probs; default: the sampling temperature, 1 when greedy. */
   logprobsTemperature?: number;
+  /** False: nobody reads the log-probs, so an engine for which they cost something may report NaN. */
+  logprobs?: boolean;
+  /**
+   * Texts that `shouldStop` is known to wait for. An engine that sees text may end a sequence by itself at the token that
+   * completes one, and so draw nothing in vain; those that know ids only ignore them.
+   */
+  stopTexts?: readonly string[];
 }
 
 export interface TopLogprobs {
@@ -82,14 +93,18 @@ export type SampleEvent =
   | { type: "queued"; position: number; reason: QueueReason }
   /** Once, before the first token: the prompt is computed; this many of its tokens were in the prefix cache. */
   | { type: "prompt"; cachedTokens: number }
-  | { type: "token"; index: number; id: number; logprob: number; top?: TopLogprobs }
+  /** `errorBound`: the log-probs are estimates, wrong by at most so many nats. */
+  | { type: "token"; index: number; id: number; logprob: number; top?: TopLogprobs; errorBound?: number }
+  /** At the end, from engines that do not know it earlier: replaces the number of the `prompt` event. */
+  | { type: "usage"; cachedTokens: number }
   | { type: "finish"; index: number; reason: FinishReason };
 
 /**
  * "turn": other requests came first or it is another client's turn; "slots": as many sequences as fit are being decoded;
- * "memory": no room for more keys and values; "client_limit": this client has its share of the slots.
+ * "memory": no room for more keys and values; "client_limit": this client has its share of the slots; "backend": no server of
+ * a remote pool answers at this moment.
  */
-export type QueueReason = "turn" | "slots" | "memory" | "client_limit";
+export type QueueReason = "turn" | "slots" | "memory" | "client_limit" | "backend";
 
 /** "stop": a stop id or `shouldStop`; "length": `maxTokens` or the context is used up; "cancelled": `signal`. */
 export type FinishReason = "stop" | "length" | "cancelled";
@@ -121,6 +136,8 @@ export interface LogprobsRequest extends RequestOptions {
   entropy?: boolean;
   /** Also report each token's rank (1 = the most likely id). */
   rank?: boolean;
+  /** No estimates: throws `unsupported_by_backend` instead. */
+  exact?: boolean;
 }
 
 /** All arrays have N = to − from rows; row j speaks of token from + j. */
@@ -142,6 +159,8 @@ export interface LogprobsResult {
   at?: Float32Array;
   /** (N) */
   kl?: Float32Array;
+  /** (N) where the engine had to estimate: each log-prob of the row is wrong by at most so many nats. */
+  errorBound?: Float32Array;
 }
 
 export interface DistributionsRequest extends RequestOptions {
@@ -157,7 +176,8 @@ export const DISTRIBUTION_ROWS = 16;
 /** One loaded base model. All methods may be called concurrently; the engine decides how work shares the machine. */
 export interface EngineModel {
   readonly capabilities: Capabilities;
-  readonly precision: Precision;
+  /** Null: the weights are a remote server's own affair. */
+  readonly precision: Precision | null;
   readonly vocabSize: number;
   /** Longest sequence (prompt + completion) this model was opened for. */
   readonly contextLength: number;
@@ -214,4 +234,40 @@ export interface Engine {
   check(options: Pick<OpenOptions, "precision" | "device">): Promise<void>;
   /** Loads weights and builds sessions. Throws `engine_failed`, `unsupported_by_backend`, `out_of_memory`. */
   open(checkpoint: Checkpoint, options: OpenOptions): Promise<EngineModel>;
+}
+
+/** A model that a server of somebody else's has loaded. */
+export interface RemoteOptions {
+  /** Replicas of one model behind one name: `http://host:port/v1`. */
+  baseUrls: readonly string[];
+  /** Under which the servers know it. */
+  name: string;
+  /** Sent as `Authorization: Bearer`. */
+  key: string | undefined;
+  /** The served weights have their logits divided by it already (`model/temper.ts`); 1 for ordinary ones. */
+  tempered: number;
+  /** As the tokenizer and its config know them; the server may say more exactly. */
+  vocabSize: number;
+  eosIds: readonly number[];
+  /** Null: what the server says. */
+  contextLength: number | null;
+  /** (≥ 2) A few ids of ordinary text, for probes. */
+  probeIds: Int32Array;
+}
+
+export interface RemoteModel extends EngineModel {
+  /** Ids that the server's own tokenizer makes of a text, special tokens neither added nor parsed where it can be told so; null: it cannot be asked. */
+  serverTokens(text: string, signal?: AbortSignal): Promise<readonly number[] | null>;
+}
+
+/** Reaches servers instead of loading weights: what it connects to is an `EngineModel` like any other. */
+export interface RemoteEngine {
+  readonly name: string;
+  /** Whether these addresses may be used. Nothing is asked of them. Throws `model_source_not_allowed`. */
+  check(baseUrls: readonly string[]): void;
+  /**
+   * Probes every replica and publishes what all of them can do. Throws `backend_refused`, `backend_failed`,
+   * `backend_unavailable` with the server's own words, `invalid_value` where `contextLength` is needed.
+   */
+  connect(options: RemoteOptions, signal?: AbortSignal): Promise<RemoteModel>;
 }

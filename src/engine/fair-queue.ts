@@ -1,4 +1,4 @@
-import type { Priority } from "../engine.ts";
+import type { Priority } from "./engine.ts";
 
 /** Who waits. */
 export interface Waiting {

@@ -1,5 +1,7 @@
-import { fail, type PreceptorError } from "../../errors.ts";
-import { RETRY_AFTER_SECONDS } from "./limits.ts";
+import { fail, type PreceptorError } from "../errors.ts";
+
+/** A slot becomes free every few seconds on the slowest machine. */
+const RETRY_AFTER_SECONDS = 5;
 
 /** What a request is told that would make a queue longer than it may become. */
 export function tooManyWaiting(whose: "client" | "server"): PreceptorError {

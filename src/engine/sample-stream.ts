@@ -1,15 +1,14 @@
 import { setMaxListeners } from "node:events";
-import type { SampleEvent, SampleRequest } from "../engine.ts";
-import { asEngineError } from "./model.ts";
-import type { Batch } from "./protocol.ts";
+import type { SampleEvent, SampleRequest } from "./engine.ts";
+import { asEngineError } from "./engine-error.ts";
 
 /**
- * A worker's batches of events → the events the caller sees. `shouldStop` runs as batches arrive, whatever the reader's
- * pace; tokens that the worker drew beyond a stop are discarded, so the result does not depend on timing.
+ * Batches of events as an engine produces them → the events the caller sees. `shouldStop` runs as batches arrive, whatever the
+ * reader's pace; tokens drawn beyond a stop are discarded, so the result does not depend on timing.
  */
 export async function* createSampleStream(
   request: SampleRequest,
-  worker: { start: (signal: AbortSignal) => AsyncIterable<Batch>; drop: (index: number) => void },
+  source: { start: (signal: AbortSignal) => AsyncIterable<SampleEvent[]>; drop: (index: number) => void },
 ): AsyncGenerator<SampleEvent> {
   const { n, signal, shouldStop } = request;
   const left = new AbortController();
@@ -25,7 +24,7 @@ export async function* createSampleStream(
   }
 
   function take(event: SampleEvent): void {
-    if (event.type === "queued" || event.type === "prompt") {
+    if (!("index" in event)) {
       queue.push(event);
       return;
     }
@@ -40,12 +39,12 @@ export async function* createSampleStream(
     ids.push(event.id);
     if (!shouldStop?.(index, ids)) return;
     end(index, "stop");
-    worker.drop(index);
+    source.drop(index);
   }
 
   async function pump(): Promise<void> {
     try {
-      for await (const batch of worker.start(left.signal)) {
+      for await (const batch of source.start(left.signal)) {
         for (const event of batch) take(event);
         wake();
       }
@@ -77,7 +76,7 @@ export async function* createSampleStream(
       if (event) yield event;
       else if (open.size === 0) return;
       else if (failure) throw failure;
-      else if (finished) throw asEngineError(new Error("the worker ended a request before its sequences"));
+      else if (finished) throw asEngineError(new Error("the engine ended a request before its sequences"));
       else
         await new Promise<void>((resolve) => {
           wake = resolve;

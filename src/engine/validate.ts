@@ -1,5 +1,5 @@
-import { type ErrorDetails, fail } from "../../errors.ts";
-import type { DistributionsRequest, LogprobsRequest, LogprobsSequence, SampleRequest } from "../engine.ts";
+import { type ErrorDetails, fail } from "../errors.ts";
+import type { DistributionsRequest, LogprobsRequest, LogprobsSequence, SampleRequest } from "./engine.ts";
 
 /** Requests are checked on the caller's thread: bad input never reaches the graphs. */
 

@@ -115,6 +115,8 @@ async function respond(c: ApiContext, options: StreamOptions, dialect: Dialect):
     "cache-control": "no-cache, no-transform",
     // nginx buffers responses unless told otherwise
     "x-accel-buffering": "no",
+    // Otherwise the HTTP adapter waits a moment for the end of the body, hoping to name its length, before it sends anything.
+    "transfer-encoding": "chunked",
   });
 }
 

@@ -15,12 +15,13 @@ const CONFIG = "adapter_config.json";
 const WEIGHTS = "adapter_model.safetensors";
 
 /**
- * Errors: `invalid_adapter` (naming key or tensor), `model_source_not_found`, `model_source_not_allowed`.
+ * `checkpoint`: its base; null where that is elsewhere (a remote server), which then judges whether they belong together: the
+ * adapter has no `targets` here. Errors: `invalid_adapter` (naming key or tensor), `model_source_not_found`, `model_source_not_allowed`.
  * https://huggingface.co/docs/peft/developer_guides/checkpoint
  */
 export async function openAdapter(
   directory: string,
-  checkpoint: Checkpoint,
+  checkpoint: Checkpoint | null,
   options: OpenCheckpointOptions = {},
 ): Promise<AdapterFiles> {
   const dir = await openDirectory(directory, options.allowedRoots);
@@ -30,7 +31,7 @@ export async function openAdapter(
     const lora = parseAdapterConfig(value);
     const file = await dir.file(WEIGHTS);
     const { tensors } = await readSafetensorsHeader(file.path, WEIGHTS);
-    const targets = pairTensors(tensors, lora, checkpoint);
+    const targets = checkpoint ? pairTensors(tensors, lora, checkpoint) : [];
     return { directory: dir.path, hash: await hashAdapter(bytes, file.path), targets };
   } catch (error) {
     throw asAdapterError(error);

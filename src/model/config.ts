@@ -252,7 +252,7 @@ function gemmaRopeTable(fields: FieldReader, spec: FamilySpec, type: (typeof NES
  * An id or a list; the first source that has the key decides: generation_config.json, config.json, its text part.
  * Ids that the vocabulary lacks never occur and are dropped.
  */
-function readEosIds(sources: readonly (JsonObject | null | undefined)[], vocabSize: number): number[] {
+export function readEosIds(sources: readonly (JsonObject | null | undefined)[], vocabSize: number): number[] {
   const value = sources.map((source) => source?.eos_token_id ?? null).find((id) => id !== null) ?? [];
   const ids: unknown[] = Array.isArray(value) ? value : [value];
   for (const id of ids) {

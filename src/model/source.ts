@@ -7,14 +7,18 @@ import { isInside, resolveRoots } from "./paths.ts";
 export type ModelSource =
   | { kind: "path"; path: string }
   | { kind: "hf"; repo: string; revision: string | null }
-  | { kind: "openai"; baseUrl: string; name: string }
+  /** Several servers that serve the same model under the same name are a pool. */
+  | { kind: "openai"; baseUrls: readonly string[]; name: string }
   | { kind: "tinker"; baseUrl: string; baseModel: string };
 
 const FORMS =
-  "a directory or .gguf file under a models directory, hf:org/name[@revision], openai+http://host:port/v1#served-name or tinker+http://host:port#base-model";
+  "a directory or .gguf file under a models directory, hf:org/name[@revision], openai+http://host:port/v1#served-name (several servers: openai+http://a:8000/v1,http://b:8000/v1#served-name) or tinker+http://host:port#base-model";
 
 /** Longer than any path a file system takes. */
 const MAX_LENGTH = 4096;
+
+/** One model on more servers than this is behind a balancer of its own. */
+const MAX_SERVERS = 64;
 
 /** Errors: `invalid_value` with param `model`. Touches nothing: hosts and paths are judged when they are used. */
 export function parseModelSource(model: string): ModelSource {
@@ -22,8 +26,8 @@ export function parseModelSource(model: string): ModelSource {
   if (model.length > MAX_LENGTH) throw wrong(`model is longer than ${MAX_LENGTH} characters`);
   if (hasControlCharacter(model)) throw wrong("model contains a control character");
   if (model.startsWith("hf:")) return parseHub(model.slice("hf:".length));
-  const remote = /^(openai|tinker)\+(.*)$/s.exec(model);
-  if (remote !== null) return parseRemote(remote[1] as "openai" | "tinker", remote[2] ?? "");
+  if (model.startsWith("openai+")) return parseOpenai(model.slice("openai+".length));
+  if (model.startsWith("tinker+")) return parseTinker(model.slice("tinker+".length));
   if (/^[a-z][a-z0-9+.-]*:/i.test(model))
     throw wrong(`${JSON.stringify(model.slice(0, 80))} is not understood; model must be ${FORMS}`);
   return { kind: "path", path: model };
@@ -52,21 +56,58 @@ function parseHub(id: string): ModelSource {
   return { kind: "hf", repo, revision };
 }
 
-function parseRemote(kind: "openai" | "tinker", text: string): ModelSource {
-  const example = kind === "openai" ? "openai+http://host:port/v1#served-name" : "tinker+http://host:port#base-model";
-  const url = URL.canParse(text) ? new URL(text) : null;
+const OPENAI = "openai+http://host:port/v1#served-name";
+const TINKER = "tinker+http://host:port#base-model";
+
+/** Addresses separated by commas, of which the last one carries the name. A comma within a path is written %2C. */
+function parseOpenai(text: string): ModelSource {
+  const hash = text.indexOf("#");
+  const fragment = hash === -1 ? "" : text.slice(hash);
+  if (/,\s*(openai\+)?https?:/i.test(fragment)) {
+    throw wrong("model goes on with an address after the #name; write the #name once, after the last address");
+  }
+  const addresses = (hash === -1 ? text : text.slice(0, hash)).split(",");
+  if (addresses.length > MAX_SERVERS) {
+    throw wrong(`model has ${addresses.length} addresses; at most ${MAX_SERVERS} are possible`);
+  }
+  const baseUrls: string[] = [];
+  let name = "";
+  for (const [index, address] of addresses.entries()) {
+    const which = addresses.length === 1 ? "the address" : `address ${index + 1} of ${addresses.length}`;
+    const bare = index === 0 ? address.trim() : address.trim().replace(/^openai\+/, "");
+    const parsed = parseRemote(index === addresses.length - 1 ? bare + fragment : bare, which, OPENAI);
+    const same = baseUrls.indexOf(parsed.baseUrl);
+    if (same !== -1) throw wrong(`${which} in model is the same as address ${same + 1}; name each server once`);
+    baseUrls.push(parsed.baseUrl);
+    name = parsed.name;
+  }
+  return { kind: "openai", baseUrls, name: demandName(name, OPENAI) };
+}
+
+function parseTinker(text: string): ModelSource {
+  const { baseUrl, name } = parseRemote(text, "the address", TINKER);
+  return { kind: "tinker", baseUrl, baseModel: demandName(name, TINKER) };
+}
+
+/** Messages do not repeat the address: it may hold a password. */
+function parseRemote(address: string, which: string, example: string): { baseUrl: string; name: string } {
+  const url = URL.canParse(address) ? new URL(address) : null;
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw wrong(`the address in model is not an http or https URL; write ${example}`);
+    throw wrong(`${which} in model is not an http or https URL; write ${example}`);
   }
   if (url.username !== "" || url.password !== "") {
-    throw wrong("model must not contain a user name or password; put the key into credential");
+    throw wrong(`${which} in model must not contain a user name or password; put the key into credential`);
   }
-  if (url.search !== "") throw wrong(`the address in model must not have a query; write ${example}`);
   const name = decodeFragment(url.hash.slice(1));
-  if (name === "") throw wrong(`model names no served model after #; write ${example}`);
   url.hash = "";
-  const baseUrl = url.href.replace(/\/+$/, "");
-  return kind === "openai" ? { kind, baseUrl, name } : { kind, baseUrl, baseModel: name };
+  // Not `search`, which is empty for a lone question mark too.
+  if (url.href.includes("?")) throw wrong(`${which} in model must not have a query; write ${example}`);
+  return { baseUrl: url.href.replace(/\/+$/, ""), name };
+}
+
+function demandName(name: string, example: string): string {
+  if (name === "") throw wrong(`model names no served model after #; write ${example}`);
+  return name;
 }
 
 function decodeFragment(fragment: string): string {
@@ -151,4 +192,9 @@ async function classify(resolved: string, model: string, roots: readonly string[
 
 function isGguf(name: string): boolean {
   return name.toLowerCase().endsWith(".gguf");
+}
+
+/** Whether a model is served by somebody else: nothing of it is loaded here. */
+export function isRemoteSource(model: string): boolean {
+  return /^(openai|tinker)\+/.test(model);
 }

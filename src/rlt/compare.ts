@@ -11,12 +11,16 @@ export interface CompareOptions extends Asking {
   estimator: Estimator;
   /** Ranks kept by `topk_tail`. */
   topK: number;
+  /** An engine that would have to estimate refuses instead. */
+  exact: boolean;
 }
 
 export interface Comparison {
   stretches: Stretch[];
   /** By the teacher's token position. */
   teacherLogprobs: (token: number) => number;
+  /** By the teacher's token position: how many nats its log-prob may be wrong. */
+  teacherBounds: ((token: number) => number) | null;
   /** Per stretch, where the estimator needs more than the two log-probs. */
   values: Float64Array | null;
   /** Of the teacher's tokens, how many its prefix cache had. */
@@ -44,31 +48,43 @@ export async function compare(
   }
   const first = stretches[0];
   const last = stretches.at(-1);
-  if (!first || !last) return { stretches, teacherLogprobs: () => 0, values: new Float64Array(0), cachedTokens: 0 };
+  if (!first || !last) {
+    return {
+      stretches,
+      teacherLogprobs: () => 0,
+      teacherBounds: null,
+      values: new Float64Array(0),
+      cachedTokens: 0,
+    };
+  }
   const { from } = first.teacher;
   const { to } = last.teacher;
-  const plain = { temperature: options.temperature, ...askingOf(options) };
+  // Whole distributions and tails have no bound that could be stated: they are exact or not at all.
+  const exact = options.exact || comparesDistributions(options.estimator);
+  const plain = { temperature: options.temperature, exact, ...askingOf(options) };
   const topK = options.estimator === "topk_tail" ? options.topK : 0;
   const scored = await scoreOne(teacher, { ids: written.encoded.ids, from, to }, { ...plain, topK });
-  const { cachedTokens } = scored;
+  const { cachedTokens, errorBound } = scored;
+  const teacherBounds = errorBound ? (token: number): number => errorBound[token - scored.from] as number : null;
   const teacherLogprobs = (token: number): number => scored.logprobs[token - scored.from] as number;
   const mine = { ids: read.encoded.ids, from: first.student.from, to: last.student.to };
   if (options.estimator === "topk_tail") {
     const { topIds, topLogprobs } = scored;
-    if (!topIds || !topLogprobs)
+    if (!topIds || !topLogprobs) {
       throw fail("unsupported_by_backend", "the teacher's engine reports no top-k log-probs");
+    }
     const answer = await scoreOne(student, { ...mine, at: topIds, atWidth: topK }, plain);
     if (!answer.at) throw fail("unsupported_by_backend", "the student's engine reports no log-probs at chosen ids");
-    return { stretches, teacherLogprobs, values: topkTail(topLogprobs, answer.at, topK), cachedTokens };
+    return { stretches, teacherLogprobs, teacherBounds, values: topkTail(topLogprobs, answer.at, topK), cachedTokens };
   }
   if (options.estimator === "full") {
     const { ids } = written.encoded;
     const reference = teacher.engine.distributions({ ids, from, to, adapter: teacher.adapter, ...plain });
     const answer = await scoreOne(student, { ...mine, reference }, plain);
     if (!answer.kl) throw fail("unsupported_by_backend", "the student's engine computes no KL of whole distributions");
-    return { stretches, teacherLogprobs, values: Float64Array.from(answer.kl), cachedTokens };
+    return { stretches, teacherLogprobs, teacherBounds, values: Float64Array.from(answer.kl), cachedTokens };
   }
-  return { stretches, teacherLogprobs, values: null, cachedTokens };
+  return { stretches, teacherLogprobs, teacherBounds, values: null, cachedTokens };
 }
 
 /** A tokenizer and the number of rows of the model's head, which may be padded beyond it. */

@@ -22,6 +22,8 @@ export interface LogprobOptions extends Asking {
   /** Also rank and entropy of every token. */
   tokens?: boolean;
   topK?: number;
+  /** An engine that would have to estimate refuses instead. */
+  exact?: boolean;
 }
 
 export interface Side {
@@ -105,6 +107,7 @@ export async function scoreOne(
     adapter: model.adapter,
     ...(options.tokens ? { rank: true, entropy: true } : {}),
     ...(options.topK ? { topK: options.topK } : {}),
+    ...(options.exact ? { exact: true } : {}),
     ...askingOf(options),
   });
   if (!result) throw fail("engine_failed", "the engine answered no log-probs for a sequence");

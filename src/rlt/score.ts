@@ -5,8 +5,9 @@
 import { allSettledOrThrow } from "../concurrency.ts";
 import { compare, estimate } from "./compare.ts";
 import { type FormatReport, judgeFormat, parseCompletion } from "./completion.ts";
+import { klBound, solutionBound } from "./error-bound.ts";
 import type { StudentFormat, TeacherFormat } from "./formats.ts";
-import type { Estimator } from "./kl.ts";
+import { type Estimator, k1 } from "./kl.ts";
 import { THOUGHT, teacherText } from "./prompts.ts";
 import { type Asking, askingOf, readByStudent, type ScoringModel, scoreSpan, side } from "./reading.ts";
 import {
@@ -35,6 +36,7 @@ export interface ScoreOptions extends Asking {
   estimator: Estimator;
   /** Ranks kept by `topk_tail`. */
   topK: number;
+  /** The reference's numbers: exact ones, or `unsupported_by_backend`. */
   parity: boolean;
   /** Also report per-token values (rank and entropy cost a little more). */
   tokens: boolean;
@@ -43,11 +45,15 @@ export interface ScoreOptions extends Asking {
 export type Warning =
   /** k1 pays for words the teacher itself finds unlikely; this text was not sampled here (method.md). */
   | "foreign_text"
+  /** Log-probs at this temperature are estimates: `errorBound` says how far the reward may be wrong. */
+  | "estimated_logprobs"
   /** Every token of the explanation merged with a tag: nothing to compare. */
   | "no_thought_token";
 
 export interface Score {
   reward: number;
+  /** The exact reward lies within ± this; null: it is exact. */
+  errorBound: number | null;
   solution: SolutionReward;
   kl: (KlReward & { estimator: Estimator }) | null;
   format: FormatReport;
@@ -84,15 +90,19 @@ export async function scoreExplanation(
       student,
       read.encoded,
       { from: Math.min(read.thought.from, read.solution.from), to: read.solution.to },
-      { temperature: options.temperature, tokens: options.tokens, ...askingOf(options) },
+      { temperature: options.temperature, tokens: options.tokens, exact: options.parity, ...askingOf(options) },
     ),
-    teacher && written ? compare(teacher, student, written, read, options) : null,
+    teacher && written ? compare(teacher, student, written, read, { ...options, exact: options.parity }) : null,
   ]);
   const at = (token: number): number => studentScores.logprobs[token - studentScores.from] as number;
   const solution = solutionReward(
     studentScores.logprobs.subarray(read.solution.from - studentScores.from, read.solution.to - studentScores.from),
     options.coefficients,
   );
+
+  const { errorBound } = studentScores;
+  const boundAt = errorBound ? (token: number): number => errorBound[token - studentScores.from] as number : null;
+  let bound = boundAt && solutionBound(boundAt, read.solution, options.coefficients);
 
   const warnings: Warning[] = [];
   let kl: Score["kl"] = null;
@@ -101,7 +111,13 @@ export async function scoreExplanation(
   if (teacher && compared) {
     values = compared.values ?? estimate(options.estimator, compared.stretches, compared.teacherLogprobs, at);
     if (values.length > 0) {
-      klPart = klReward(values, read.thought.to - read.thought.from, options.coefficients);
+      const tokens = read.thought.to - read.thought.from;
+      klPart = klReward(values, tokens, options.coefficients);
+      if (!compared.values && (boundAt || compared.teacherBounds)) {
+        const differences = k1(compared.stretches, compared.teacherLogprobs, at);
+        const what = { stretches: compared.stretches, values, tokens, estimator: options.estimator };
+        bound = (bound ?? 0) + klBound(what, differences, compared.teacherBounds, boundAt, options.coefficients);
+      }
       kl = { ...klPart, estimator: options.estimator };
       if (options.estimator === "k1") warnings.push("foreign_text");
     } else {
@@ -113,8 +129,10 @@ export async function scoreExplanation(
     if (options.parity) kl = { ...klPart, estimator: options.estimator };
   }
 
+  if (bound !== null) warnings.push("estimated_logprobs");
   return {
     reward: totalReward(solution, klPart, format),
+    errorBound: bound,
     solution,
     kl,
     format,

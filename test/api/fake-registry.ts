@@ -58,7 +58,7 @@ export function createFakeRegistry(models: Readonly<Record<string, FakeRegistryM
       };
     },
     text: async (name, options) => find(name, options?.param),
-    list: async () => [...entries.keys()].map((id, i) => ({ id, created_at: 1_700_000_000 + i })),
+    list: async () => [...entries.keys()].map((id, i) => ({ id, created_at: 1_700_000_000 + i, context_length: 4096 })),
     held: () => held,
   };
 }

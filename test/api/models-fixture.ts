@@ -10,6 +10,7 @@ import { createModelService, type ModelService } from "../../src/api/models/serv
 import type { Database } from "../../src/db/database.ts";
 import { createModelStore } from "../../src/db/model-store.ts";
 import type { Engine } from "../../src/engine/engine.ts";
+import { createOpenAiEngine } from "../../src/engine/openai/engine.ts";
 import { createPlacement, type Placement } from "../../src/engine/placement.ts";
 import { fail } from "../../src/errors.ts";
 import { createApp } from "../../src/http/app.ts";
@@ -53,6 +54,8 @@ export interface ModelsOptions {
   materialiseGguf?: (file: string) => Promise<string>;
   resolveHub?: () => Promise<string>;
   budgetBytes?: number;
+  allowedHosts?: readonly string[];
+  credentials?: Readonly<Record<string, string>>;
 }
 
 export function createModelsFixture(options: ModelsOptions): ModelsFixture {
@@ -94,6 +97,14 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
         return options.materialiseGguf(file);
       },
       resolveHub: options.resolveHub ?? (() => Promise.reject(fail("hub_error", "no network in this test"))),
+      remotes: {
+        engine: createOpenAiEngine({
+          allowedHosts: options.allowedHosts ?? [],
+          observe: () => undefined,
+          now: () => performance.now(),
+        }),
+        credential: (name) => options.credentials?.[name],
+      },
     }),
     placement,
     engine,

@@ -71,6 +71,28 @@ describe.each([
   });
 });
 
+test("prompt_logprobs -1 are whole distributions with the reference among them, from any position on", async () => {
+  const { ids, "logprobs_T0.7": expected } = prompts[0]!;
+  const from = 3;
+  const request = { model: "fake", prompt: ids, prompt_logprobs_temperature: 0.7, max_tokens: 0 };
+  const best = (await fixture.post("/v1/completions", { ...request, prompt_logprobs: 20 })).body.choices[0];
+  const asked = { ...request, prompt_logprobs: -1, prompt_logprobs_from: from };
+  const whole = (await fixture.post("/v1/completions", asked)).body.choices[0];
+  expect(whole.prompt_logprobs).toHaveLength(ids.length);
+  expect(whole.prompt_logprobs.slice(0, from)).toEqual([null, null, null]);
+  for (let i = from; i < ids.length; i++) {
+    const entry: Answer = whole.prompt_logprobs[i];
+    expect(Object.keys(entry)).toHaveLength(engine.vocabSize);
+    expect(Math.abs(entry[ids[i]!].logprob - expected[i]!)).toBeLessThan(LOGPROB_TOLERANCE);
+    const mass = Object.values<Answer>(entry).reduce((sum, { logprob }) => sum + Math.exp(logprob), 0);
+    expect(mass).toBeCloseTo(1, 4);
+    for (const [id, known] of Object.entries<Answer>(best.prompt_logprobs[i])) {
+      expect(entry[id].logprob).toBeCloseTo(known.logprob, 5);
+      expect(entry[id].decoded_token).toBe(known.decoded_token);
+    }
+  }
+});
+
 test("greedy text equals the reference up to the first close call, streamed and not", async () => {
   const request = {
     model: "fake",

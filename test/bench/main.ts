@@ -5,13 +5,15 @@ import { benchEngine } from "./engine.ts";
 import { benchFairness } from "./fairness.ts";
 import { benchHttp } from "./http.ts";
 import { benchMemory } from "./memory.ts";
+import { benchRemote } from "./remote.ts";
 import { benchSoak } from "./soak.ts";
 
-const USAGE = `npm run bench -- [engine|http|fairness|memory|soak|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
+const USAGE = `npm run bench -- [engine|http|fairness|memory|remote|soak|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
   engine  tokens per second of sampling (one stream, a group, streams) and of log-probs, beside llama.cpp and Transformers
           on the same weights and beside what the machine can do; LIST: fp32,q8,q4 (and q8_0, q4_0), default fp32,q8,q4
   http    the server under load: /healthz, time to first token, 16 streams, a client that leaves
   fairness  64 streams, one read slowly; then more requests than fit
+  remote  what a server adds that has its model from another one: to the first token, to each token
   memory  what a second worker and an adapter add to the first; what idling costs
   soak    mixed load for --minutes (15) after --warmup minutes (5): does memory grow?
 All but engine use the first precision of LIST; "all" is engine and http.
@@ -20,7 +22,7 @@ Without --model a checkpoint of SmolLM2-135M's shape with random weights is writ
 
 const PRECISIONS: readonly string[] = ["fp32", "q8", "q4", "q8_0", "q4_0"] satisfies Precision[];
 
-const BENCHMARKS = ["engine", "http", "fairness", "memory", "soak", "all"];
+const BENCHMARKS = ["engine", "http", "fairness", "memory", "remote", "soak", "all"];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -65,6 +67,7 @@ if (mistake) {
   if (what === "all") print("");
   if (what === "http" || what === "all") await benchHttp(server, print);
   if (what === "fairness") await benchFairness(server, print);
+  if (what === "remote") await benchRemote(server, print);
   if (what === "memory") await benchMemory(server, print);
   if (what === "soak") await benchSoak({ ...server, minutes, warmupMinutes }, print);
 }

@@ -5,8 +5,8 @@ import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { parseEvents } from "../../src/cli/server/sse.ts";
 import type { Precision } from "../../src/engine/engine.ts";
+import { parseEvents } from "../../src/parse-events.ts";
 import { processBytes } from "./process-memory.ts";
 
 export interface ExplainResult {
@@ -48,6 +48,10 @@ interface Options {
   directory: string;
   precision: Precision;
   threads?: number | undefined;
+  /** Further settings. */
+  env?: Record<string, string>;
+  /** How "bench" is registered, if not as the checkpoint in `directory`. */
+  register?: Record<string, unknown>;
 }
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -56,7 +60,13 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const ERROR_LINE = /"level":[56]0\b/;
 
 /** `preceptor serve` from the sources in a child process, with the model registered as teacher and student "bench". */
-export async function startBenchServer({ scratch, directory, precision, threads }: Options): Promise<BenchServer> {
+export async function startBenchServer({
+  scratch,
+  directory,
+  precision,
+  threads,
+  ...more
+}: Options): Promise<BenchServer> {
   const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", "serve", "--port", "0"], {
     cwd: ROOT,
     stdio: ["ignore", "pipe", "inherit"],
@@ -68,6 +78,7 @@ export async function startBenchServer({ scratch, directory, precision, threads 
       PRECEPTOR_SHUTDOWN_GRACE_S: "0",
       HF_HUB_OFFLINE: "1",
       ...(threads === undefined ? {} : { PRECEPTOR_THREADS: String(threads) }),
+      ...more.env,
     },
   });
   const pid = child.pid as number;
@@ -79,7 +90,7 @@ export async function startBenchServer({ scratch, directory, precision, threads 
   });
   const base = await listening(child.stdout, loggedErrors);
   try {
-    const model = { id: "bench", model: path.resolve(directory), precision };
+    const model = { id: "bench", ...(more.register ?? { model: path.resolve(directory), precision }) };
     await post(`${base}/v1/teachers`, model);
     await post(`${base}/v1/students`, model);
   } catch (error) {

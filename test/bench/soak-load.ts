@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { parseEvents } from "../../src/cli/server/sse.ts";
+import { parseEvents } from "../../src/parse-events.ts";
 import { type PostOptions, post, readText } from "./post.ts";
 import { between, randomFrom, randomIds } from "./random.ts";
 import { randomWords } from "./random-words.ts";

@@ -1,4 +1,4 @@
-import { parseEvents } from "../../src/cli/server/sse.ts";
+import { parseEvents } from "../../src/parse-events.ts";
 
 /** What a client saw of a stream of `/v1/completions` or `/v1/chat/completions`. Times are `performance.now()`. */
 export interface TokenStream {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Priority } from "../../src/engine/engine.ts";
-import { createFairQueue, type Waiting } from "../../src/engine/onnx/fair-queue.ts";
+import { createFairQueue, type Waiting } from "../../src/engine/fair-queue.ts";
 
 interface Item extends Waiting {
   name: string;

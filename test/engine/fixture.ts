@@ -93,7 +93,7 @@ export async function sampleAll(
   const out = Array.from({ length: n }, (): Sampled => ({ ids: [], logprobs: [], tops: [], reason: undefined }));
   const params = { temperature: 1, topP: 1, topK: 0, maxTokens: 16, ...request.params };
   for await (const event of model.sample({ seed: 1, stopIds: [], ...request, n, params })) {
-    if (event.type === "queued" || event.type === "prompt") {
+    if (!("index" in event)) {
       onEvent(event);
       continue;
     }

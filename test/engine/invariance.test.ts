@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Precision } from "../../src/engine/engine.ts";
-import { openModel, type Opened, type Sampled, sampleAll } from "./fixture.ts";
+import { type Opened, openModel, type Sampled, sampleAll } from "./fixture.ts";
 import { type RandomShape, writeRandomCheckpoint } from "./random-checkpoint.ts";
 
 /** What api.md promises where `batch_invariant` is true: the same sample to the bit, whatever else is computed. */

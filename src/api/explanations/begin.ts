@@ -4,7 +4,9 @@ import type { ExplanationRecord, NewExplanation } from "../../db/records.ts";
 import { newId } from "../../http/ids.ts";
 import { assertSharedTokenizer, type Vocabulary, vocabularyOf } from "../../rlt/compare.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
+import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry, ModelText } from "../models/registry.ts";
+import { studentNeeds, teacherNeeds } from "../scores/service.ts";
 import { type GenerateRequest, preparePrompt } from "./generate.ts";
 import { type StoredSampling, storedSampling } from "./resource.ts";
 import { type CreateExplanation, DEFAULT_MAX_TOKENS } from "./schemas.ts";
@@ -32,14 +34,18 @@ const SEED_RANGE = 2 ** 32;
 
 /** Checks everything that can be wrong with a request and writes it down, before any work is done. */
 export async function begin(deps: BeginDeps, request: CreateExplanation, signal: AbortSignal): Promise<Run> {
-  const { teacher: name, rank_by } = request;
-  return withModels(deps.registry, { teacher: name, student: rank_by?.student, signal }, async (teacher, student) => {
-    assertRankable(request, vocabularyOf(teacher), student && vocabularyOf(student));
-    const { fresh, promptIds } = await draft(deps, request, teacher, student);
-    const at = deps.now();
-    const record = request.store ? await deps.store.insert(fresh) : { ...fresh, createdAt: at, updatedAt: at };
-    return { record, stored: request.store, promptIds };
-  });
+  const names = { teacher: request.teacher, student: request.rank_by?.student, signal };
+  return withModels(
+    deps.registry,
+    { ...names, ranking: howToRank(rankingOf(request), request) },
+    async (teacher, student) => {
+      assertRankable(request, vocabularyOf(teacher), student && vocabularyOf(student));
+      const { fresh, promptIds } = await draft(deps, request, teacher, student);
+      const at = deps.now();
+      const record = request.store ? await deps.store.insert(fresh) : { ...fresh, createdAt: at, updatedAt: at };
+      return { record, stored: request.store, promptIds };
+    },
+  );
 }
 
 /** The same for work in the background: it waits in the database, and no model is loaded for the answer. */
@@ -48,10 +54,11 @@ export async function enqueue(
   request: CreateExplanation,
   { client }: Pick<Caller, "client">,
 ): Promise<ExplanationRecord> {
-  const teacher = await deps.registry.text(request.teacher, { role: "teacher", param: "teacher" });
-  const student = request.rank_by
-    ? await deps.registry.text(request.rank_by.student, { role: "student", param: "rank_by.student" })
-    : null;
+  const ranking = howToRank(rankingOf(request), request);
+  const asTeacher = { role: "teacher", param: "teacher", needs: needsOfTeacher(ranking) } as const;
+  const teacher = await deps.registry.text(request.teacher, asTeacher);
+  const asStudent = { role: "student", param: "rank_by.student", needs: needsOfStudent(ranking) } as const;
+  const student = request.rank_by ? await deps.registry.text(request.rank_by.student, asStudent) : null;
   assertRankable(request, teacher, student);
   const { fresh } = await draft(deps, request, teacher, student);
   return deps.store.insert({ ...fresh, sampling: { ...fresh.sampling, client } });
@@ -63,7 +70,8 @@ export async function beginAgain(deps: BeginDeps, record: ExplanationRecord, sig
     teacher: `${record.teacherId}@${record.teacherVersion}`,
     student: record.studentId === null ? undefined : `${record.studentId}@${record.studentVersion}`,
   };
-  return withModels(deps.registry, { ...names, signal }, async (teacher) => {
+  const ranking = howToRank(record.rankBy as GenerateRequest["rankBy"], storedSampling(record));
+  return withModels(deps.registry, { ...names, signal, ranking }, async (teacher) => {
     const prompt = await preparePrompt(teacher, record.question, record.solution);
     return { record, stored: true, promptIds: prompt.ids };
   });
@@ -124,6 +132,16 @@ async function draft(
   return { fresh, promptIds: prompt.ids };
 }
 
+type Ranking = Parameters<typeof teacherNeeds>[0] | null;
+
+/** As `generate` scores the choices. */
+function howToRank(rankBy: GenerateRequest["rankBy"], { temperature }: { temperature: number }): Ranking {
+  return rankBy && { kl: rankBy.kl, temperature: temperature || 1, parity: false };
+}
+
+const needsOfTeacher = (ranking: Ranking): Needs => ({ sample: true, ...(ranking ? teacherNeeds(ranking) : {}) });
+const needsOfStudent = (ranking: Ranking): Needs => (ranking ? studentNeeds(ranking, true) : {});
+
 function rankingOf({ rank_by }: CreateExplanation): GenerateRequest["rankBy"] {
   return rank_by ? { metric: rank_by.metric, kl: rank_by.kl ?? { estimator: "k1", k: DEFAULT_TOP_K } } : null;
 }
@@ -136,15 +154,17 @@ function assertRankable(request: CreateExplanation, teacher: Vocabulary, student
 
 async function withModels(
   registry: ModelRegistry,
-  names: { teacher: string; student: string | undefined; signal: AbortSignal },
+  names: { teacher: string; student: string | undefined; signal: AbortSignal; ranking: Ranking },
   prepare: (teacher: HeldModel, student: HeldModel | null) => Promise<Pick<Run, "record" | "stored" | "promptIds">>,
 ): Promise<Run> {
-  const { signal } = names;
-  const teacher = await registry.hold(names.teacher, { role: "teacher", param: "teacher", signal });
+  const { signal, ranking } = names;
+  const asTeacher = { role: "teacher", param: "teacher", signal, needs: needsOfTeacher(ranking) } as const;
+  const teacher = await registry.hold(names.teacher, asTeacher);
   let student: HeldModel | null = null;
   try {
     if (names.student !== undefined) {
-      const how = { role: "student", param: "rank_by.student", signal, beside: teacher } as const;
+      const needs = needsOfStudent(ranking);
+      const how = { role: "student", param: "rank_by.student", signal, beside: teacher, needs } as const;
       student = await registry.hold(names.student, how);
     }
     return { ...(await prepare(teacher, student)), teacher, student };

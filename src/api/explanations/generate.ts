@@ -114,6 +114,9 @@ async function write(
         made.cachedTokens = event.cachedTokens;
         await events.prompt?.();
         break;
+      case "usage":
+        made.cachedTokens = event.cachedTokens;
+        break;
       default:
         await add(request.teacher, event, writings[event.index] as Writing, made, events);
     }
@@ -121,7 +124,7 @@ async function write(
 }
 
 function sample(request: GenerateRequest, writings: readonly Writing[]): AsyncIterable<SampleEvent> {
-  const { teacher, sampling, caller } = request;
+  const { teacher, sampling, caller, tokens } = request;
   return teacher.engine.sample({
     promptIds: request.promptIds,
     n: sampling.n,
@@ -134,6 +137,8 @@ function sample(request: GenerateRequest, writings: readonly Writing[]): AsyncIt
     seed: sampling.seed,
     stopIds: teacher.eosIds,
     shouldStop: (index, ids) => (writings[index] as Writing).push(ids.at(-1) as number),
+    stopTexts: [teacherFormat(teacher.format).close],
+    logprobs: tokens,
     adapter: teacher.adapter,
     ...caller,
   });
@@ -150,7 +155,7 @@ async function add(
   const choice = made.choices[event.index] as Choice;
   if (event.type === "token") {
     made.completionTokens++;
-    choice.tokens?.push(describeToken(teacher, event.id, event.logprob));
+    choice.tokens?.push(describeToken(teacher, event));
   } else {
     writing.end();
     choice.finish_reason = event.reason;
@@ -205,8 +210,8 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 function describeToken(
   { text }: HeldModel,
-  id: number,
-  logprob: number,
-): { id: number; text: string; logprob: number } {
-  return { id, text: decoder.decode(text.bytesOf(id)), logprob };
+  { id, logprob, errorBound }: Extract<SampleEvent, { type: "token" }>,
+): NonNullable<Choice["tokens"]>[number] {
+  const token = { id, text: decoder.decode(text.bytesOf(id)), logprob };
+  return errorBound === undefined ? token : { ...token, error_bound: errorBound };
 }

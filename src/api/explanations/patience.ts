@@ -1,11 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ErrorCode, PreceptorError } from "../../errors.ts";
 
-/** A model on its way into memory, an engine that has enough to do. */
-const PASSING: ReadonlySet<ErrorCode> = new Set(["model_loading", "queue_full", "overloaded"] as const);
+/** A model on its way into memory, an engine that has enough to do, a remote server that does not answer just now. */
+const PASSING_CODES = [
+  "model_loading",
+  "queue_full",
+  "overloaded",
+  "backend_unavailable",
+] as const satisfies ErrorCode[];
+const PASSING: ReadonlySet<ErrorCode> = new Set(PASSING_CODES);
 
 export interface PassingError extends PreceptorError {
-  readonly code: "model_loading" | "queue_full" | "overloaded";
+  readonly code: (typeof PASSING_CODES)[number];
 }
 
 /** Where the error names no time. */

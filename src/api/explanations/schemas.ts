@@ -73,18 +73,20 @@ const queueSchema = z
       "slots",
       "memory",
       "client_limit",
+      "backend",
       "background",
       "model_loading",
       "queue_full",
       "overloaded",
+      "backend_unavailable",
     ]),
   })
   .openapi("ExplanationQueue", {
     description:
       "While it waits. In the engine (as `explanation.queued` says it): `turn`: other requests or clients come first, " +
       "`slots`: as many sequences as fit are being decoded, `memory`: no room for more keys and values, `client_limit`: " +
-      "this client has its share. Before that, with `background: true`: `background`: as many as the server works on at " +
-      "once are under way, or the error (`model_loading`, `queue_full`, `overloaded`) after which it is tried again.",
+      "this client has its share, `backend`: no server of a remote model answers at this moment. Before that, with `background: true`: `background`: as many as the server works on at " +
+      "once are under way, or the error (`model_loading`, `queue_full`, `overloaded`, `backend_unavailable`) after which it is tried again.",
   });
 
 const choiceSchema = z.object({
@@ -95,7 +97,19 @@ const choiceSchema = z.object({
   score_error: errorSchema.shape.error.optional().openapi({
     description: "Why `rank_by` could not score this choice (it is too long for the student, for example).",
   }),
-  tokens: z.array(z.object({ id: z.int(), text: z.string(), logprob: z.number() })).optional(),
+  tokens: z
+    .array(
+      z.object({
+        id: z.int(),
+        text: z.string(),
+        logprob: z.number(),
+        error_bound: z.number().optional().openapi({
+          description:
+            "Nats. Where it is, a remote server reports log-probs at temperature 1 only: this one is an estimate, wrong by at most so much.",
+        }),
+      }),
+    )
+    .optional(),
 });
 
 export const explanationSchema = z

@@ -1,19 +1,31 @@
 /**
- * From a registration to what can be loaded: the source resolved to a directory, its headers and tokenizer checked, the
- * adapter opened. Done once per version and kept, since every use needs it.
+ * From a registration to what can be used: a checkpoint's directory found, its headers and tokenizer checked, its adapter opened;
+ * or a remote server reached and probed. Done once per version and kept, since every use needs it.
  */
 import { createLimiter } from "../../concurrency.ts";
 import { fail, PreceptorError } from "../../errors.ts";
 import { openAdapter } from "../../model/adapter.ts";
 import type { AdapterFiles, Checkpoint } from "../../model/checkpoint.ts";
+import type { HubFiles } from "../../model/hub/types.ts";
 import { openCheckpoint } from "../../model/open.ts";
 import { parseModelSource, resolveLocalModel } from "../../model/source.ts";
 import type { TextModel, TextService } from "../../text/text.ts";
+import { type ConnectedRemote, connectRemote, type RemoteSource, type RemotesDeps } from "./remotes.ts";
 
-export interface Prepared {
+export type Prepared = PreparedCheckpoint | PreparedRemote;
+
+export interface PreparedCheckpoint {
+  kind: "checkpoint";
   checkpoint: Checkpoint;
   text: TextModel;
   adapter: AdapterFiles | null;
+}
+
+export interface PreparedRemote extends ConnectedRemote {
+  kind: "remote";
+  adapter: AdapterFiles | null;
+  /** Until what it returns is called, the connection stays, also where the model is deleted meanwhile. */
+  hold(): () => void;
 }
 
 export interface Preparation {
@@ -29,13 +41,17 @@ export interface Preparation {
   look(version: VersionSource): Promise<Known>;
   /** What a finished `prepare` gave. */
   prepared(version: VersionSource): Prepared | undefined;
-  /** Frees what is kept about a source that is no longer registered; of one adapter only where it is named. */
-  forget(version: { source: string; adapter?: string | null }): void;
+  /** Frees what is kept about a source that is no longer registered; of one version only where it is given whole. */
+  forget(version: Pick<VersionSource, "source"> | VersionSource): void;
   /** A local source as a resolved path, so that two names of one place compare equal; others as they are. */
   locate(source: string): Promise<string>;
   /** What its first preparation needs beyond milliseconds. Throws what is wrong with the source. */
-  effort(version: VersionSource): Promise<"none" | "conversion" | "download">;
+  effort(version: VersionSource): Promise<Effort>;
+  /** Leaves all remote servers. */
+  close(): Promise<void>;
 }
+
+export type Effort = "none" | "conversion" | "download" | "connection";
 
 export interface Known {
   state: "unknown" | "pending" | "ready" | "failed";
@@ -44,8 +60,7 @@ export interface Known {
   error?: unknown;
 }
 
-export interface VersionSource {
-  source: string;
+export interface VersionSource extends RemoteSource {
   adapter: string | null;
 }
 
@@ -56,8 +71,9 @@ export interface PreparationDeps {
   cacheRoots: readonly string[];
   /** A GGUF file → a checkpoint directory in the cache. */
   materialiseGguf: (path: string) => Promise<string>;
-  /** A hub id → a snapshot directory, downloaded where needed. */
-  resolveHub: (id: { repo: string; revision: string | null }) => Promise<string>;
+  /** A hub id → a snapshot directory, downloaded where needed; of a remote model only the tokenizer's files. */
+  resolveHub: (id: { repo: string; revision: string | null; files: HubFiles }) => Promise<string>;
+  remotes: Pick<RemotesDeps, "engine" | "credential" | "unverified">;
 }
 
 interface Entry {
@@ -76,31 +92,66 @@ export function createPreparation(deps: PreparationDeps): Preparation {
   const entries = new Map<string, Entry>();
   /** By source: versions that differ in their adapter share a checkpoint. */
   const checkpoints = new Map<string, Promise<Checkpoint>>();
+  /** By everything that decides a connection: versions that differ in their adapter share the servers and what is known of them. */
+  const connections = new Map<string, Connection>();
   const converting = createLimiter(PARALLEL_CONVERSIONS);
   const allowedRoots = [...deps.modelsDirs, ...deps.cacheRoots];
-  const keyOf = ({ source, adapter }: VersionSource): string => `${source}\n${adapter ?? ""}`;
+  const connectionKey = ({ source, credential, tokenizer, tempered, contextLength }: RemoteSource): string =>
+    [source, credential, tokenizer, tempered, contextLength].join("\n");
+  const keyOf = (version: VersionSource): string => `${connectionKey(version)}\n${version.adapter ?? ""}`;
 
-  async function directoryOf(source: string): Promise<string> {
+  async function directoryOf(source: string, files: HubFiles): Promise<string> {
     const parsed = parseModelSource(source);
-    if (parsed.kind === "openai" || parsed.kind === "tinker") {
-      throw fail(
-        "unsupported_by_backend",
-        `this version serves checkpoints itself; ${parsed.kind}+http models need an engine that is not built yet`,
-        { param: "model" },
-      );
+    if (parsed.kind === "tinker") {
+      throw fail("unsupported_by_backend", "tinker+http models need an engine that is not built yet", {
+        param: "model",
+      });
     }
+    if (parsed.kind === "openai") throw fail("invalid_value", "a server is no directory; give a path or hf:org/name");
     const local =
       parsed.kind === "path"
         ? await resolveLocalModel(parsed.path, deps.modelsDirs)
-        : await resolveLocalModel(await deps.resolveHub(parsed), allowedRoots);
+        : await resolveLocalModel(await deps.resolveHub({ ...parsed, files }), allowedRoots);
     return local.kind === "gguf" ? converting(() => deps.materialiseGguf(local.path)) : local.path;
+  }
+
+  function connectionOf(version: RemoteSource): Connection {
+    const key = connectionKey(version);
+    const known = connections.get(key);
+    if (known) return known;
+    const connecting = connectRemote(
+      {
+        ...deps.remotes,
+        text: deps.text,
+        tokenizerDirectory: (source) => directoryOf(source, "tokenizer"),
+        allowedRoots,
+      },
+      version,
+    );
+    const connection: Connection = { connecting, held: 0, dropped: false };
+    connections.set(key, connection);
+    connecting.catch(() => {
+      if (connections.get(key) === connection) connections.delete(key);
+    });
+    return connection;
+  }
+
+  function holdConnection(connection: Connection): () => void {
+    connection.held++;
+    let released = false;
+    return () => {
+      if (released) return;
+      released = true;
+      connection.held--;
+      if (connection.dropped && connection.held === 0) void closeConnection(connection);
+    };
   }
 
   /** The checkpoint of a source, opened once; a failure is not kept. */
   function checkpointOf(source: string): Promise<Checkpoint> {
     const known = checkpoints.get(source);
     if (known) return known;
-    const opening = directoryOf(source).then((directory) => openCheckpoint(directory, { allowedRoots }));
+    const opening = directoryOf(source, "model").then((directory) => openCheckpoint(directory, { allowedRoots }));
     checkpoints.set(source, opening);
     opening.catch(() => {
       if (checkpoints.get(source) === opening) checkpoints.delete(source);
@@ -108,7 +159,15 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     return opening;
   }
 
-  async function run({ source, adapter }: VersionSource): Promise<Prepared> {
+  async function run(version: VersionSource): Promise<Prepared> {
+    const { source, adapter } = version;
+    if (parseModelSource(source).kind === "openai") {
+      const connection = connectionOf(version);
+      const remote = await connection.connecting;
+      const files = adapter === null ? null : await openAdapterUnder(adapter, null, deps.modelsDirs);
+      if (files && !remote.model.capabilities.adapters) throw noAdapters();
+      return { kind: "remote", ...remote, adapter: files, hold: () => holdConnection(connection) };
+    }
     const checkpoint = await checkpointOf(source);
     const [text, files] = await Promise.all([
       deps.text.open(checkpoint.directory),
@@ -121,12 +180,13 @@ export function createPreparation(deps: PreparationDeps): Preparation {
         { param: "model" },
       );
     }
-    return { checkpoint, text, adapter: files };
+    return { kind: "checkpoint", checkpoint, text, adapter: files };
   }
 
-  async function effort({ source }: VersionSource): Promise<"none" | "conversion" | "download"> {
+  async function effort({ source }: VersionSource): Promise<Effort> {
     const parsed = parseModelSource(source);
     if (parsed.kind === "hf") return "download";
+    if (parsed.kind === "openai") return "connection";
     if (parsed.kind !== "path") return "none";
     const local = await resolveLocalModel(parsed.path, deps.modelsDirs);
     return local.kind === "gguf" ? "conversion" : "none";
@@ -155,22 +215,46 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     },
     async look(version) {
       const entry = entries.get(keyOf(version));
-      if (entry?.prepared) return { state: "ready", prepared: entry.prepared, checkpoint: entry.prepared.checkpoint };
+      if (entry?.prepared) {
+        const { prepared } = entry;
+        return {
+          state: "ready",
+          prepared,
+          ...(prepared.kind === "checkpoint" ? { checkpoint: prepared.checkpoint } : {}),
+        };
+      }
       if (entry?.failed) return { state: "failed", error: entry.failed.error };
       if (entry) return { state: "pending" };
       try {
-        if ((await effort(version)) !== "none") return { state: "unknown" };
+        const needed = await effort(version);
+        if (needed === "connection") {
+          // What a server can do is known only from asking it; the next look finds the answer.
+          this.prepare(version).catch(() => undefined);
+          return { state: "pending" };
+        }
+        if (needed !== "none") return { state: "unknown" };
         return { state: "unknown", checkpoint: await checkpointOf(version.source) };
       } catch (error) {
         return { state: "failed", error };
       }
     },
-    forget({ source, adapter }) {
-      const prefix = `${source}\n`;
+    forget(version) {
+      const whole = "adapter" in version ? keyOf(version) : undefined;
+      const prefix = `${version.source}\n`;
       for (const key of [...entries.keys()]) {
-        if (adapter === undefined ? key.startsWith(prefix) : key === keyOf({ source, adapter })) entries.delete(key);
+        if (whole === undefined ? key.startsWith(prefix) : key === whole) entries.delete(key);
       }
-      if (![...entries.keys()].some((key) => key.startsWith(prefix))) checkpoints.delete(source);
+      const left = [...entries.keys()];
+      if (!left.some((key) => key.startsWith(prefix))) checkpoints.delete(version.source);
+      for (const [key, connection] of [...connections]) {
+        if (!key.startsWith(prefix) || left.some((other) => other.startsWith(`${key}\n`))) continue;
+        connections.delete(key);
+        connection.dropped = true;
+        if (connection.held === 0) void closeConnection(connection);
+      }
+    },
+    async close() {
+      await Promise.all([...connections.values()].map(closeConnection));
     },
     async locate(source) {
       const parsed = parseModelSource(source);
@@ -179,9 +263,31 @@ export function createPreparation(deps: PreparationDeps): Preparation {
   };
 }
 
+interface Connection {
+  connecting: Promise<ConnectedRemote>;
+  /** Requests that use it. */
+  held: number;
+  /** It goes when nobody holds it any more. */
+  dropped: boolean;
+}
+
+/** Never rejects. */
+async function closeConnection({ connecting }: Connection): Promise<void> {
+  await connecting.then(({ model }) => model.close()).catch(() => undefined);
+}
+
+function noAdapters(): Error {
+  return fail(
+    "unsupported_by_backend",
+    "this server loads no adapters at run time; start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or serve " +
+      "the adapter under a name of its own and register that",
+    { param: "adapter" },
+  );
+}
+
 async function openAdapterUnder(
   adapter: string,
-  checkpoint: Checkpoint,
+  checkpoint: Checkpoint | null,
   modelsDirs: readonly string[],
 ): Promise<AdapterFiles> {
   try {

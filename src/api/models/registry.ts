@@ -6,6 +6,7 @@ import type { EngineModel } from "../../engine/engine.ts";
 import type { AdapterFiles } from "../../model/checkpoint.ts";
 import type { FormatSpec } from "../../rlt/formats.ts";
 import type { TextModel } from "../../text/text.ts";
+import type { Needs } from "./needs.ts";
 
 export type Role = "teacher" | "student";
 
@@ -40,6 +41,8 @@ export interface ModelText {
 export interface ModelSummary {
   id: string;
   created_at: number;
+  /** Null: its files have not been read, or its server not been reached. */
+  context_length: number | null;
 }
 
 export interface RegistryHoldOptions {
@@ -49,14 +52,16 @@ export interface RegistryHoldOptions {
   signal?: AbortSignal | undefined;
   /** A model that the same request holds already: if both never fit into memory, that is said at once. */
   beside?: HeldModel | undefined;
+  /** Throws `unsupported_by_backend`, naming a registered model that could, where it cannot do all of this. */
+  needs?: Needs;
 }
 
 export interface ModelRegistry {
   /**
    * `name` is an id, `id@3` or `id@latest`. Throws `model_not_found` (404; also when the role does not match),
-   * `model_loading` (503 + Retry-After), or the error that made the model fail.
+   * `model_loading` (503 + Retry-After), `unsupported_by_backend`, or the error that made the model fail.
    */
   hold(name: string, options?: RegistryHoldOptions): Promise<HeldModel>;
-  text(name: string, options?: { role?: Role; param?: string }): Promise<ModelText>;
+  text(name: string, options?: { role?: Role; param?: string; needs?: Needs }): Promise<ModelText>;
   list(): Promise<ModelSummary[]>;
 }

@@ -48,13 +48,27 @@ const deviceSchema = z
 export const registerModelSchema = z
   .strictObject({
     id: slugSchema,
-    model: z.string().min(1).max(4096).openapi({
-      description: "A directory or GGUF file under a models directory, or hf:org/name[@revision].",
-      example: "SmolLM2-135M-Instruct",
-    }),
-    adapter: z.string().min(1).max(4096).optional().openapi({
-      description: "A PEFT LoRA directory under a models directory.",
-    }),
+    model: z
+      .string()
+      .min(1)
+      .max(4096)
+      .openapi({
+        description:
+          "A directory or GGUF file under a models directory; hf:org/name[@revision]; or a server that speaks OpenAI's " +
+          "completions (vLLM, another Preceptor, llama.cpp): openai+http(s)://host:port/v1#served-name, several base URLs of one " +
+          "model separated by commas. Hosts must be among PRECEPTOR_ALLOWED_HOSTS.",
+        example: "SmolLM2-135M-Instruct",
+      }),
+    adapter: z
+      .string()
+      .min(1)
+      .max(4096)
+      .optional()
+      .openapi({
+        description:
+          "A PEFT LoRA directory under a models directory. Of a remote model: loaded into the server (/v1/load_lora_adapter), which " +
+          "must see the same path.",
+      }),
     format: formatSchema.default(DEFAULT_FORMAT),
     precision: precisionSchema.default("auto"),
     device: deviceSchema.default("auto"),
@@ -72,7 +86,28 @@ export const registerModelSchema = z
       .string()
       .regex(/^[A-Za-z0-9_]{1,64}$/, "must be the name of a secret: letters, digits, underscores")
       .optional()
-      .openapi({ description: "Name of a secret (PRECEPTOR_CREDENTIAL_<NAME>), for remote engines only." }),
+      .openapi({ description: "Name of a secret (PRECEPTOR_CREDENTIAL_<NAME>), for remote models only." }),
+    tokenizer: z
+      .string()
+      .min(1)
+      .max(4096)
+      .optional()
+      .openapi({
+        description:
+          "Remote models only, and needed there: the tokenizer of the served model, a directory (or GGUF file) under a models " +
+          "directory or hf:org/name (no weights are downloaded). It is compared with the server's.",
+      }),
+    tempered: z
+      .number()
+      .min(0.01)
+      .max(100)
+      .optional()
+      .openapi({
+        description:
+          "Remote models only: the server serves a copy whose logits are divided by this (preceptor models temper), so its " +
+          "log-probs are exact at this temperature.",
+        example: 0.7,
+      }),
     pinned: z.boolean().default(false).openapi({ description: "Once loaded it never leaves memory by itself." }),
     metadata: metadataSchema.default({}),
   })
@@ -101,7 +136,8 @@ export const modelSchema = z
     status: z.enum(["loading", "ready", "unloaded", "failed"]).openapi({
       description:
         "unloaded: checked, loads on first use. loading: being downloaded, converted or loaded. failed: the last attempt to " +
-        "read or load it failed, `error` says why; the next use tries again.",
+        "read or load it failed, `error` says why; the next use tries again. A remote model is loading while its servers are " +
+        "reached and probed, then ready.",
     }),
     model: z.string(),
     adapter: z.string().nullable(),
@@ -113,19 +149,32 @@ export const modelSchema = z
     device: z.string(),
     context_length: z.int().nullable(),
     parameters: z.int().nullable(),
+    tokenizer: z.string().nullable().openapi({ description: "Where a remote model's tokenizer comes from." }),
+    tempered: z.number().nullable().openapi({ description: "The temperature a remote model's logits are divided by." }),
     weights_hash: z.string().nullable(),
     adapter_hash: z.string().nullable(),
     tokenizer_hash: z.string().nullable(),
-    capabilities: z.object({
-      sample: z.boolean(),
-      logprobs: z.boolean(),
-      temperature_scoring: z.boolean(),
-      topk: z.boolean(),
-      distributions: z.boolean(),
-      adapters: z.boolean(),
-      train: z.boolean(),
-      batch_invariant: z.boolean().openapi({ description: "Set by a self-test when the model loads." }),
-    }),
+    capabilities: z
+      .object({
+        sample: z.boolean(),
+        logprobs: z.boolean(),
+        temperature_scoring: z.boolean().openapi({ description: "Log-probs at any temperature, exactly." }),
+        exact_temperatures: z
+          .array(z.number())
+          .nullable()
+          .openapi({
+            description:
+              "Temperatures at which log-probs are exact; null: all. At others they are estimated from the most likely tokens, " +
+              "with an error_bound.",
+          }),
+        topk: z.boolean(),
+        at_ids: z.boolean().openapi({ description: "Log-probs at chosen ids: a student's part in topk_tail." }),
+        distributions: z.boolean(),
+        adapters: z.boolean(),
+        train: z.boolean(),
+        batch_invariant: z.boolean().openapi({ description: "Set by a self-test when the model loads." }),
+      })
+      .openapi({ description: "Of a remote model: what probing it has shown; all false until it has been reached." }),
     pinned: z.boolean(),
     error: errorSchema.shape.error.optional(),
     metadata: metadataSchema,

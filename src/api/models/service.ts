@@ -1,16 +1,18 @@
 import { mapLimited } from "../../concurrency.ts";
 import type { ModelStore } from "../../db/model-store.ts";
 import type { ModelRecord, ModelRole, PageQuery } from "../../db/records.ts";
-import type { Engine, Precision } from "../../engine/engine.ts";
+import type { Capabilities, Engine, Precision } from "../../engine/engine.ts";
 import type { Placement } from "../../engine/placement.ts";
 import { fail } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
+import { isRemoteSource } from "../../model/source.ts";
 import { formatProblem } from "../../rlt/formats.ts";
 import { within } from "../../within.ts";
-import { describeModel } from "./describe.ts";
-import type { Preparation, Prepared } from "./preparation.ts";
+import { describeModel, NOT_REACHED } from "./describe.ts";
+import { lacking, type Needs } from "./needs.ts";
+import type { Effort, Preparation, Prepared } from "./preparation.ts";
 import { compareRegistration, type Outcome, type StoredBody } from "./registration.ts";
-import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
+import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions, Role } from "./registry.ts";
 import type { ModelResource, RegisterModel, UpdateModel } from "./schemas.ts";
 import { formatOf, type ModelResources, openOptions, resolveDevice, type Version } from "./version.ts";
 
@@ -46,8 +48,18 @@ export interface ModelServiceDeps {
 /** How long a registration waits for a download or conversion before it answers `loading`. */
 const REGISTER_WAIT_MS = 3_000;
 /** How long a request waits for what its model needs: a download takes its own time, the rest has an end (api.md: 120 s). */
-const USE_WAIT_MS = { none: 120_000, conversion: 120_000, download: 3_000 } as const;
+const USE_WAIT_MS = { none: 120_000, conversion: 120_000, download: 3_000, connection: 120_000 } as const;
+/** A registration answers with what its server can do, unless that takes longer: then it answers `loading`. */
+const CONNECT_WAIT_MS = 30_000;
 const RETRY_AFTER_SECONDS = 5;
+const IN_PROGRESS: Readonly<Record<Effort, string>> = {
+  none: "read",
+  conversion: "converted",
+  download: "downloaded",
+  connection: "reached and probed",
+};
+/** Names of other models in an error: a hint, not a list. */
+const SUGGESTIONS = 3;
 /** Headers read at once for a list: enough to keep a disk busy, few enough for a network file system. */
 const PARALLEL_READS = 8;
 /** An id that is registered and deleted by others in turn, this often in a row, is not worth another look. */
@@ -86,40 +98,86 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     const effort = await preparation.effort(version);
     const done = await within(preparation.prepare(version), USE_WAIT_MS[effort], signal);
     if (done) return done;
-    const what = effort === "download" ? "downloaded" : effort === "conversion" ? "converted" : "read";
-    throw fail("model_loading", `${version.id} is being ${what}; try again shortly`, {
+    throw fail("model_loading", `${version.id} is being ${IN_PROGRESS[effort]}; try again shortly`, {
       retryAfterSeconds: RETRY_AFTER_SECONDS,
     });
   }
 
-  async function hold(name: string, { role, param, signal, beside }: RegistryHoldOptions = {}): Promise<HeldModel> {
+  async function hold(
+    name: string,
+    { role, param, signal, beside, needs = {} }: RegistryHoldOptions = {},
+  ): Promise<HeldModel> {
     const [model, version] = await find(name, role, param);
-    const { checkpoint, text, adapter } = await prepareNow(version, signal);
+    const prepared = await prepareNow(version, signal);
+    await require(version, prepared, { role, param, needs });
+    const { text, adapter } = prepared;
+    const common = { id: version.id, version: version.version, text, adapter, format: formatOf(version, role) };
+    if (prepared.kind === "remote") {
+      const { model: engine, eosIds } = prepared;
+      return { ...common, engine, contextLength: engine.contextLength, eosIds, release: prepared.hold() };
+    }
+    const { checkpoint } = prepared;
     const opened = openOptions(version, checkpoint, resources);
     const held = await placement.hold(checkpoint, opened, { signal, beside: beside?.engine });
     placement.pin(checkpoint, opened, model.id, model.pinned);
     return {
-      id: version.id,
-      version: version.version,
+      ...common,
       engine: held.model,
-      text,
-      adapter,
-      format: formatOf(version, role),
       contextLength: held.model.contextLength,
       eosIds: [...new Set([...checkpoint.eosIds, ...text.eosIds])],
       release: held.release,
     };
   }
 
+  const capabilitiesOf = (prepared: Prepared): Capabilities =>
+    prepared.kind === "remote" ? prepared.model.capabilities : engine.capabilities;
+
+  /** Throws `unsupported_by_backend` where a model cannot do what is needed; says who could. */
+  async function require(
+    version: Version,
+    prepared: Prepared,
+    { role, param, needs }: { role: Role | undefined; param: string | undefined; needs: Needs },
+  ): Promise<void> {
+    const missing = lacking(capabilitiesOf(prepared), needs);
+    if (missing === null) return;
+    const able = (await all()).filter((other) => {
+      if (other.id === version.id || (role && !other.roles.includes(role))) return false;
+      const known = preparation.prepared(other);
+      const capabilities = known
+        ? capabilitiesOf(known)
+        : isRemoteSource(other.source)
+          ? NOT_REACHED
+          : engine.capabilities;
+      return lacking(capabilities, needs) === null;
+    });
+    // Numbers of models with one tokenizer can be compared token by token.
+    const { tokenizerHash } = prepared.text;
+    const alike = able.filter(
+      (other) => (preparation.prepared(other)?.text.tokenizerHash ?? other.tokenizerHash) === tokenizerHash,
+    );
+    const names = (alike.length > 0 ? alike : able).slice(0, SUGGESTIONS).map(({ id }) => id);
+    const advice =
+      names.length > 0
+        ? `${names.join(", ")} can`
+        : needs.exact_temperature === undefined
+          ? "no other registered model can; a checkpoint that this server loads itself could"
+          : "no other registered model can; serve a tempered copy (preceptor models temper) and register it with tempered: " +
+            `${needs.exact_temperature}, or leave out parity to get an error_bound`;
+    throw fail("unsupported_by_backend", `${version.id} cannot ${missing}; ${advice}`, { param });
+  }
+
   /** Checks a version before it is written down; a download or conversion goes on behind the answer. */
   async function check(version: Version): Promise<void> {
-    // What "auto" stands for is not known before the files are there; it is never what the device lacks.
-    const precision = version.precision === "auto" ? "fp32" : (version.precision as Precision);
-    await engine.check({ precision, device: resolveDevice(version.device) });
+    if (!isRemoteSource(version.source)) {
+      // What "auto" stands for is not known before the files are there; it is never what the device lacks.
+      const precision = version.precision === "auto" ? "fp32" : (version.precision as Precision);
+      await engine.check({ precision, device: resolveDevice(version.device) });
+    }
     try {
       const effort = await preparation.effort(version);
       const work = preparation.prepare(version, { fresh: true });
-      await (effort === "none" ? work : within(work, REGISTER_WAIT_MS));
+      const waitMs = effort === "connection" ? CONNECT_WAIT_MS : REGISTER_WAIT_MS;
+      await (effort === "none" ? work : within(work, waitMs));
     } catch (error) {
       preparation.forget(version);
       throw error;
@@ -138,10 +196,12 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       device: body.device,
       adapter: version.adapter,
       adapterHash: prepared?.adapter?.hash ?? null,
-      weightsHash: prepared?.checkpoint.weightsHash ?? null,
+      weightsHash: prepared?.kind === "checkpoint" ? prepared.checkpoint.weightsHash : null,
       tokenizerHash: prepared?.text.tokenizerHash ?? null,
       contextLength: version.contextLength,
       credential: body.credential ?? null,
+      tokenizer: body.tokenizer ?? null,
+      tempered: body.tempered ?? null,
       pinned: body.pinned,
       metadata: body.metadata,
     });
@@ -167,6 +227,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       [body.precision, known.precision].includes("auto");
     if (!undecided || checkpoint) return outcome;
     const prepared = await prepareNow(known);
+    if (prepared.kind === "remote") return outcome;
     return compareRegistration(known, role, body, { ...surroundings, checkpoint: prepared.checkpoint });
   }
 
@@ -216,24 +277,42 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     }
   }
 
+  /** As far as it is known without a download, a conversion or a question to a server. */
+  async function contextOf(version: Version): Promise<number | null> {
+    const prepared = preparation.prepared(version);
+    if (prepared?.kind === "remote") return prepared.model.contextLength;
+    if (isRemoteSource(version.source)) return version.contextLength;
+    const { checkpoint } = await preparation.look(version);
+    return checkpoint ? openOptions(version, checkpoint, resources).contextLength : version.contextLength;
+  }
+
   return {
     hold,
 
-    async text(name, { role, param } = {}): Promise<ModelText> {
+    async text(name, { role, param, needs = {} } = {}): Promise<ModelText> {
       const [, version] = await find(name, role, param);
-      const { checkpoint, text } = await prepareNow(version);
+      const prepared = await prepareNow(version);
+      await require(version, prepared, { role, param, needs });
       return {
         id: version.id,
         version: version.version,
-        text,
+        text: prepared.text,
         format: formatOf(version, role),
-        contextLength: openOptions(version, checkpoint, resources).contextLength,
-        vocabSize: checkpoint.config.vocabSize,
+        ...(prepared.kind === "remote"
+          ? { contextLength: prepared.model.contextLength, vocabSize: prepared.model.vocabSize }
+          : {
+              contextLength: openOptions(version, prepared.checkpoint, resources).contextLength,
+              vocabSize: prepared.checkpoint.config.vocabSize,
+            }),
       };
     },
 
     async list(): Promise<ModelSummary[]> {
-      return (await all()).map((model) => ({ id: model.id, created_at: unixSeconds(model.createdAt) }));
+      return mapLimited(await all(), PARALLEL_READS, async (model) => ({
+        id: model.id,
+        created_at: unixSeconds(model.createdAt),
+        context_length: await contextOf(model),
+      }));
     },
 
     async overview() {
@@ -284,7 +363,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       }
       if (!model) throw notRegistered(id, role, undefined, undefined);
       const known = preparation.prepared(before);
-      if (known && pinned !== undefined) {
+      if (known?.kind === "checkpoint" && pinned !== undefined) {
         placement.pin(known.checkpoint, openOptions(before, known.checkpoint, resources), id, pinned);
       }
       return describe(role, model);
@@ -293,7 +372,8 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     async remove(role, id) {
       const [model] = await find(id, role, undefined);
       if (!(await store.remove(id))) throw notRegistered(id, role, undefined, undefined);
-      const { checkpoint } = preparation.prepared(model) ?? {};
+      const prepared = preparation.prepared(model);
+      const checkpoint = prepared?.kind === "checkpoint" ? prepared.checkpoint : undefined;
       const opened = checkpoint && openOptions(model, checkpoint, resources);
       if (checkpoint && opened) placement.pin(checkpoint, opened, id, false);
       // Another id may use the same files.
@@ -313,6 +393,9 @@ function firstVersion(role: ModelRole, body: RegisterModel): Version {
     precision: body.precision,
     device: body.device,
     contextLength: body.context_length ?? null,
+    credential: body.credential ?? null,
+    tokenizer: body.tokenizer ?? null,
+    tempered: body.tempered ?? null,
     weightsHash: null,
     adapterHash: null,
     tokenizerHash: null,
@@ -322,19 +405,31 @@ function firstVersion(role: ModelRole, body: RegisterModel): Version {
 
 /** What the schema cannot say. */
 function refuseBadFields(role: ModelRole, body: RegisterModel): void {
-  if (body.credential !== undefined && !/^(openai|tinker)\+/.test(body.model)) {
-    throw fail(
-      "invalid_value",
-      "a credential is for remote engines; models from files need none, the hub uses HF_TOKEN",
-      {
-        param: "credential",
-      },
-    );
-  }
+  refuseFieldsOfOthers(body);
   if (typeof body.format === "string") return;
   const wrong = formatProblem(body.format, role);
   if (!wrong) return;
   throw fail("invalid_value", `format.${wrong.field}: ${wrong.problem}`, { param: `format.${wrong.field}` });
+}
+
+/** Fields that only models from files have, or only those of remote servers. */
+function refuseFieldsOfOthers(body: RegisterModel): void {
+  const instead: Partial<Record<keyof RegisterModel, string>> = isRemoteSource(body.model)
+    ? {
+        precision: "how its weights are stored is the remote server's own affair; leave it out",
+        device: "where it computes is the remote server's own affair; leave it out",
+        pinned: "a remote model takes no memory here; leave it out",
+      }
+    : {
+        credential: "a credential is for remote models; models from files need none, the hub uses HF_TOKEN",
+        tokenizer: "a model from files brings its own tokenizer; this field is for remote models",
+        tempered: "this field is for remote models; a checkpoint that is loaded here is scored at any temperature",
+      };
+  for (const [field, message] of Object.entries(instead)) {
+    const value = body[field as keyof RegisterModel];
+    if (value === undefined || value === "auto" || value === false) continue;
+    throw fail("invalid_value", message, { param: field });
+  }
 }
 
 function notRegistered(

@@ -29,7 +29,7 @@ async function promptExtension(
   const { ids } = prompts[0]!;
   const { asked } = report;
   return {
-    ...(asked ? { prompt_logprobs: await formatPromptLogprobs(held.text, ids, asked, spec.promptLogprobs ?? 0) } : {}),
+    ...(asked ? { prompt_logprobs: await formatPromptLogprobs(held.text, ids, asked, spec) } : {}),
     ...(spec.returnTokenIds ? { prompt_token_ids: Array.from(ids), token_ids: [] } : {}),
   };
 }

@@ -63,6 +63,7 @@ async function prepare(
     maxTokens: maxTokensOf(body),
     logprobs: logprobsOf(body),
     echo: false,
+    namesAsTokenIds: false,
     randomSeed,
   });
   const prompt = await encodeChat(held, toChatMessages(body.messages));

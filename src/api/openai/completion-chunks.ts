@@ -16,7 +16,7 @@ export type CompletionDelta = CompletionChunk["choices"][number];
 export async function* completionDeltas(job: Job): AsyncGenerator<CompletionDelta> {
   const { spec, held, prompts } = job;
   const builders = Array.from({ length: prompts.length * spec.n }, () =>
-    createCompletionLogprobs(held.text, spec.rules.skipSpecial),
+    createCompletionLogprobs(held.text, { skipSpecial: spec.rules.skipSpecial, asTokenIds: spec.namesAsTokenIds }),
   );
   for await (const event of generate(job)) {
     if (event.type !== "prompt") {
@@ -44,9 +44,7 @@ async function promptDelta(
     logprobs: echoed ? await builder.prompt(prompt.ids, echoed, spec.logprobs ?? 0) : null,
     finish_reason: null,
     stop_reason: null,
-    ...(asked
-      ? { prompt_logprobs: await formatPromptLogprobs(held.text, prompt.ids, asked, spec.promptLogprobs ?? 0) }
-      : {}),
+    ...(asked ? { prompt_logprobs: await formatPromptLogprobs(held.text, prompt.ids, asked, spec) } : {}),
     ...(spec.returnTokenIds ? { prompt_token_ids: Array.from(prompt.ids), token_ids: [] } : {}),
   };
 }

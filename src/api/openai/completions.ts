@@ -61,6 +61,7 @@ async function prepare(
     maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
     logprobs: body.logprobs ?? null,
     echo: body.echo ?? false,
+    namesAsTokenIds: body.return_tokens_as_token_ids ?? false,
     randomSeed,
   });
   const prompts: EncodedPrompt[] = [];

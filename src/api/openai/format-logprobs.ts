@@ -4,7 +4,7 @@ import type { SampledToken } from "./generate.ts";
 import { finiteLogprob, type PromptScores } from "./prompt-logprobs.ts";
 import type { ChatLogprobs } from "./schemas-chat.ts";
 import type { CompletionLogprobs } from "./schemas-completions.ts";
-import { countCharacters, tokenName, tokenText } from "./token-text.ts";
+import { countCharacters, tokenIdName, tokenName, tokenText } from "./token-text.ts";
 
 /** Rows built between two turns of the event loop (about 1 ms). */
 const ROWS_PER_TURN = 256;
@@ -24,11 +24,22 @@ export interface CompletionLogprobsBuilder {
   sampled(token: SampledToken, shown: boolean): CompletionLogprobs;
 }
 
-export function createCompletionLogprobs(model: TextModel, skipSpecial: boolean): CompletionLogprobsBuilder {
+export interface CompletionLogprobsOptions {
+  /** Special tokens are left out of the text. */
+  skipSpecial: boolean;
+  /** Tokens are named by their ids. Offsets count the characters of the text all the same. */
+  asTokenIds: boolean;
+}
+
+export function createCompletionLogprobs(
+  model: TextModel,
+  { skipSpecial, asTokenIds }: CompletionLogprobsOptions,
+): CompletionLogprobsBuilder {
+  const nameOf: NameOf = asTokenIds ? tokenIdName : (id) => tokenName(model, id);
   let offset = 0;
 
   function add(out: CompletionLogprobs, id: number, logprob: number | null, top: Record<string, number> | null): void {
-    const name = tokenName(model, id);
+    const name = nameOf(id);
     out.tokens.push(name);
     out.token_logprobs.push(logprob);
     if (top !== null && logprob !== null) top[name] = logprob;
@@ -40,9 +51,9 @@ export function createCompletionLogprobs(model: TextModel, skipSpecial: boolean)
     async prompt(ids, scores, k) {
       const out = emptyCompletionLogprobs();
       for (let i = 0; i < ids.length; i++) {
-        const j = i - 1;
+        const j = i - scores.from;
         const best = j * scores.k;
-        const top = j < 0 ? null : topRecord(model, scores.topIds, scores.topLogprobs, best, Math.min(k, scores.k));
+        const top = j < 0 ? null : topRecord(nameOf, scores.topIds, scores.topLogprobs, best, Math.min(k, scores.k));
         add(out, ids[i]!, j < 0 ? null : finiteLogprob(scores.logprobs[j]!), top);
         offset += countCharacters(model.bytesOf(ids[i]!, true));
         if (i % ROWS_PER_TURN === ROWS_PER_TURN - 1) await yieldToOthers();
@@ -52,7 +63,7 @@ export function createCompletionLogprobs(model: TextModel, skipSpecial: boolean)
     sampled(token, shown) {
       const out = emptyCompletionLogprobs();
       const { top } = token;
-      const alternatives = top ? topRecord(model, top.ids, top.logprobs, 0, top.ids.length) : {};
+      const alternatives = top ? topRecord(nameOf, top.ids, top.logprobs, 0, top.ids.length) : {};
       add(out, token.id, finiteLogprob(token.logprob), alternatives);
       if (shown) offset += countCharacters(model.bytesOf(token.id, !skipSpecial));
       return out;
@@ -60,15 +71,17 @@ export function createCompletionLogprobs(model: TextModel, skipSpecial: boolean)
   };
 }
 
+type NameOf = (id: number) => string;
+
 function topRecord(
-  model: TextModel,
+  nameOf: NameOf,
   ids: Int32Array,
   logprobs: Float32Array,
   start: number,
   count: number,
 ): Record<string, number> {
   const out: Record<string, number> = {};
-  for (let i = start; i < start + count; i++) out[tokenName(model, ids[i]!)] ??= finiteLogprob(logprobs[i]!);
+  for (let i = start; i < start + count; i++) out[nameOf(ids[i]!)] ??= finiteLogprob(logprobs[i]!);
   return out;
 }
 

@@ -6,7 +6,7 @@ import type { HeldModel } from "../models/registry.ts";
 import { type ChoiceText, createChoiceText } from "./choice-text.ts";
 import { PARALLEL_CHOICES } from "./limits.ts";
 import { mergeStreams } from "./merge-streams.ts";
-import { type PromptScores, scorePrompt } from "./prompt-logprobs.ts";
+import { type PromptScores, type ScoreOptions, scorePrompt } from "./prompt-logprobs.ts";
 import type { EncodedPrompt } from "./prompts.ts";
 import type { Spec } from "./sampling.ts";
 import type { SamplingEcho, Usage } from "./schemas-sampling.ts";
@@ -105,20 +105,21 @@ async function reportPrompt(
   signal: AbortSignal,
 ): Promise<PromptReport> {
   const echoK = spec.echo ? spec.logprobs : null;
-  const askedK = spec.promptLogprobs;
-  // One pass serves both where both are at temperature 1.
-  const shared = echoK !== null && askedK !== null && spec.promptTemperature === 1;
-  const scores = async (k: number | null, temperature: number): Promise<PromptScores | null> => {
-    if (k === null) return null;
-    const scored = await scorePrompt(held, ids, { k, temperature, ...caller, signal });
+  const { promptLogprobs: askedK, promptFrom: from, promptTemperature: temperature } = spec;
+  const score = async (wanted: Omit<ScoreOptions, keyof Caller>): Promise<PromptScores> => {
+    const scored = await scorePrompt(held, ids, { ...wanted, ...caller, signal });
     cached[index] ??= scored.cachedTokens;
     return scored;
   };
-  if (shared) {
-    const both = await scores(Math.max(echoK, askedK), 1);
+  // One pass serves both where both are at temperature 1; whole distributions are another computation.
+  if (echoK !== null && typeof askedK === "number" && temperature === 1) {
+    const both = await score({ k: Math.max(echoK, askedK), from: 1, temperature });
     return { asked: both, echoed: both };
   }
-  return { asked: await scores(askedK, spec.promptTemperature), echoed: await scores(echoK, 1) };
+  return {
+    asked: askedK === null ? null : await score({ k: askedK, from, temperature }),
+    echoed: echoK === null ? null : await score({ k: echoK, from: 1, temperature: 1 }),
+  };
 }
 
 async function* sampleChoices(
@@ -129,6 +130,8 @@ async function* sampleChoices(
 ): AsyncGenerator<GenerationEvent> {
   const { held, spec, caller } = job;
   const maxTokens = roomFor(job, prompt);
+  // Then the engine has seen the prompt before, and what its cache has of it now is no news.
+  const scored = job.cached[index] !== undefined;
   const texts = Array.from({ length: spec.n }, () => createChoiceText(held.text, spec.rules));
   const request: SampleRequest = {
     promptIds: prompt.ids,
@@ -139,19 +142,23 @@ async function* sampleChoices(
     stopIds: [...spec.rules.stopIds],
     topLogprobs: spec.logprobs ?? 0,
     logprobsTemperature: 1,
+    logprobs: spec.logprobs !== null,
     adapter: held.adapter,
     client: caller.client,
     priority: caller.priority,
     signal,
   };
-  if (spec.rules.stops.length > 0) request.shouldStop = stopWatcher(job);
+  if (spec.rules.stops.length > 0) {
+    request.shouldStop = stopWatcher(job);
+    request.stopTexts = spec.rules.stops;
+  }
   for await (const event of held.engine.sample(request)) {
     if (event.type === "queued") {
       caller.queued?.({ position: event.position, reason: event.reason });
       continue;
     }
-    if (event.type === "prompt") {
-      job.cached[index] ??= event.cachedTokens;
+    if (event.type === "prompt" || event.type === "usage") {
+      if (!scored) job.cached[index] = event.cachedTokens;
       continue;
     }
     const text = texts[event.index] as ChoiceText;

@@ -19,6 +19,8 @@ export const MAX_STOP_CHARS = 512;
 export const MAX_STOP_IDS = 64;
 /** Alternatives per token; OpenAI's limit for chats and vLLM's default. */
 export const MAX_LOGPROBS = 20;
+/** vLLM's number for all ids of the vocabulary, where others say how many. */
+export const WHOLE_VOCABULARY = -1;
 /** Log-probs in one JSON answer, about 100 bytes each: 50 MB, and half a second of the HTTP thread to write it. */
 export const MAX_REPORTED_LOGPROBS = 500_000;
 /** Messages in one chat; the template loops over them. */

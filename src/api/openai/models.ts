@@ -37,6 +37,6 @@ export function createOpenaiModels({ registry }: { registry: Pick<ModelRegistry,
   };
 }
 
-function toModel({ id, created_at }: ModelSummary): OpenaiModel {
-  return { id, object: "model", created: created_at, owned_by: "preceptor" };
+function toModel({ id, created_at, context_length }: ModelSummary): OpenaiModel {
+  return { id, object: "model", created: created_at, owned_by: "preceptor", max_model_len: context_length };
 }

@@ -1,7 +1,9 @@
+import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
 import { type GenerationCaller, type Job, provenanceOf, usageOf } from "./generate.ts";
 import { type NeutralTable, refuseUnsupported } from "./neutral-fields.ts";
 import { checkStreamOptions } from "./sampling.ts";
+import type { SamplingFields } from "./schemas-sampling.ts";
 
 /** What both generating routes need. */
 export interface GenerationDeps {
@@ -13,7 +15,21 @@ export interface GenerationDeps {
   newId: () => string;
 }
 
-type Body = { model: string } & Parameters<typeof checkStreamOptions>[0];
+type Body = { model: string; max_tokens?: number | null | undefined } & Pick<
+  SamplingFields,
+  "stream" | "stream_options" | "prompt_logprobs" | "prompt_logprobs_temperature"
+>;
+
+/** Nothing is sampled with `max_tokens: 0`; a whole vocabulary has every log-prob in it. */
+function needsOf({ max_tokens, prompt_logprobs: k, prompt_logprobs_temperature: temperature }: Body): Needs {
+  const whole = k === -1;
+  return {
+    sample: max_tokens !== 0,
+    ...(typeof k === "number"
+      ? { logprobs: !whole, topk: k > 0, distributions: whole, exact_temperature: temperature ?? 1 }
+      : {}),
+  };
+}
 
 /** Judges a request, holds its model and prepares it. The job's model is released by whoever runs it; on an error here. */
 export async function openJob(
@@ -25,7 +41,7 @@ export async function openJob(
 ): Promise<Job> {
   refuseUnsupported(body, neutral);
   checkStreamOptions(body);
-  const held = await deps.registry.hold(body.model, { param: "model", signal });
+  const held = await deps.registry.hold(body.model, { param: "model", signal, needs: needsOf(body) });
   try {
     return await prepare(held);
   } catch (error) {

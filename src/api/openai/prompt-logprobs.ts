@@ -1,93 +1,122 @@
 import { setImmediate as yieldToOthers } from "node:timers/promises";
 import type { Caller } from "../../caller.ts";
-import type { LogprobsResult } from "../../engine/engine.ts";
+import type { Capabilities, LogprobsResult } from "../../engine/engine.ts";
 import { fail } from "../../errors.ts";
 import type { TextModel } from "../../text/text.ts";
+import { isExactAt } from "../models/needs.ts";
 import type { HeldModel } from "../models/registry.ts";
 import { LOWEST_LOGPROB } from "./limits.ts";
 import { tokenText } from "./token-text.ts";
+import { scoreWholeVocabulary } from "./whole-vocabulary.ts";
 
-/** Log-probs of a prompt's own tokens: row j speaks of token j + 1. */
+/** Alternatives per token: so many, or all ids of the vocabulary. */
+export type Alternatives = number | "all";
+
+/** Log-probs of a prompt's own tokens: row j speaks of token from + j. */
 export interface PromptScores {
-  /** (P − 1) */
+  /** First token scored, ≥ 1; at the prompt's length or beyond there are no rows. */
+  from: number;
+  /** (P − from) */
   logprobs: Float32Array;
-  /** (P − 1), 1 = the most likely id */
+  /** (P − from), 1 = the most likely id */
   rank: Int32Array;
   /** Alternatives per row. */
   k: number;
-  /** (P − 1, k), most likely first */
+  /** (P − from, k), most likely first */
   topIds: Int32Array;
-  /** (P − 1, k) */
+  /** (P − from, k) */
   topLogprobs: Float32Array;
-  /** Of the prompt's tokens, how many the prefix cache had. */
-  cachedTokens: number;
+  /** Of the prompt's tokens, how many the prefix cache had; undefined where the engine was not asked. */
+  cachedTokens: number | undefined;
 }
 
 /** vLLM's form: null for the first token, then by id. The prompt's own token is always among them. */
 export type PromptLogprobs = (Record<string, { logprob: number; rank: number; decoded_token: string }> | null)[];
 
-/** Rows built between two turns of the event loop, so that other requests are served meanwhile (about 1 ms). */
-const ROWS_PER_TURN = 256;
+/** Entries built between two turns of the event loop, so that other requests are served meanwhile (about 1 ms). */
+const ENTRIES_PER_TURN = 1024;
 
 export interface ScoreOptions extends Caller {
-  k: number;
+  k: Alternatives;
+  from: number;
   temperature: number;
 }
 
 /** Scores a prompt under the model. Throws `unsupported_by_backend` where the engine cannot. */
-export async function scorePrompt(
-  held: HeldModel,
-  ids: Int32Array,
-  { k, temperature, client, priority, signal }: ScoreOptions,
-): Promise<PromptScores> {
-  const { logprobs, topk, temperature_scoring: scaling } = held.engine.capabilities;
-  if (!logprobs || (k > 0 && !topk) || (temperature !== 1 && !scaling)) {
-    const what = !logprobs ? "log-probs of prompts" : k > 0 && !topk ? "top-k log-probs" : "log-probs at a temperature";
-    throw fail("unsupported_by_backend", `the engine of ${held.id} cannot report ${what}`, {
+export async function scorePrompt(held: HeldModel, ids: Int32Array, options: ScoreOptions): Promise<PromptScores> {
+  const missing = missingFor(held.engine.capabilities, options);
+  if (missing !== null) {
+    throw fail("unsupported_by_backend", `the engine of ${held.id} cannot report ${missing}`, {
       param: "prompt_logprobs",
     });
   }
-  if (ids.length < 2) return pickScores(undefined, k);
+  const { k, from, temperature, client, priority, signal } = options;
+  if (k === "all") return scoreWholeVocabulary(held, ids, options);
+  if (from >= ids.length) return pickScores(undefined, from, k);
   const { adapter } = held;
-  const request = { sequences: [{ ids }], temperature, rank: true, adapter, client, priority, signal };
+  const request = {
+    sequences: [{ ids, from }],
+    temperature,
+    rank: true,
+    exact: true,
+    adapter,
+    client,
+    priority,
+    signal,
+  };
   const results = await held.engine.logprobs(k > 0 ? { ...request, topK: k } : request);
-  return pickScores(results[0], k);
+  return pickScores(results[0], from, k);
 }
 
-function pickScores(result: LogprobsResult | undefined, k: number): PromptScores {
+/** What the engine would have to be able to do, in words; null: it can. */
+function missingFor(able: Capabilities, { k, temperature }: ScoreOptions): string | null {
+  if (k === "all" && !able.distributions) return "log-probs of the whole vocabulary (prompt_logprobs: -1)";
+  if (k !== "all" && !able.logprobs) return "log-probs of prompts";
+  if (k !== "all" && k > 0 && !able.topk) return "top-k log-probs";
+  return isExactAt(able, temperature) ? null : `log-probs at temperature ${temperature}`;
+}
+
+function pickScores(result: LogprobsResult | undefined, from: number, k: number): PromptScores {
   return {
+    from,
     logprobs: result?.logprobs ?? new Float32Array(),
     rank: result?.rank ?? new Int32Array(),
     k,
     topIds: result?.topIds ?? new Int32Array(),
     topLogprobs: result?.topLogprobs ?? new Float32Array(),
-    cachedTokens: result?.cachedTokens ?? 0,
+    cachedTokens: result?.cachedTokens,
   };
 }
 
-/** `limit`: alternatives to show, at most the k that was scored. */
+/** What of the scores is shown: at most what was scored, since one pass may have served more than this. */
+export interface ShownScores {
+  promptLogprobs: Alternatives | null;
+  promptFrom: number;
+}
+
 export async function formatPromptLogprobs(
   text: TextModel,
   ids: Int32Array,
   scores: PromptScores,
-  limit: number,
+  { promptLogprobs, promptFrom }: ShownScores,
 ): Promise<PromptLogprobs> {
-  const out: PromptLogprobs = [null];
-  for (let j = 0; j + 1 < ids.length; j++) {
-    const own = ids[j + 1]!;
+  const shown = promptLogprobs === "all" ? scores.k : Math.min(promptLogprobs ?? 0, scores.k);
+  const out = new Array<PromptLogprobs[number]>(ids.length).fill(null);
+  let written = 0;
+  for (let position = promptFrom; position < ids.length; position++) {
+    const j = position - scores.from;
     const entry: NonNullable<PromptLogprobs[number]> = {};
-    for (let i = 0; i < Math.min(limit, scores.k); i++) {
-      const id = scores.topIds[j * scores.k + i]!;
-      const logprob = finiteLogprob(scores.topLogprobs[j * scores.k + i]!);
-      entry[id] = { logprob, rank: i + 1, decoded_token: tokenText(text, id) };
-    }
-    entry[own] = {
-      logprob: finiteLogprob(scores.logprobs[j]!),
-      rank: scores.rank[j]!,
-      decoded_token: tokenText(text, own),
+    const add = (id: number, logprob: number, rank: number): void => {
+      entry[id] = { logprob: finiteLogprob(logprob), rank, decoded_token: tokenText(text, id) };
+      written++;
     };
-    out.push(entry);
-    if (out.length % ROWS_PER_TURN === 0) await yieldToOthers();
+    for (let i = 0; i < shown; i++) {
+      add(scores.topIds[j * scores.k + i]!, scores.topLogprobs[j * scores.k + i]!, i + 1);
+      if (written % ENTRIES_PER_TURN === 0) await yieldToOthers();
+    }
+    add(ids[position]!, scores.logprobs[j]!, scores.rank[j]!);
+    if (written % ENTRIES_PER_TURN === 0) await yieldToOthers();
+    out[position] = entry;
   }
   return out;
 }

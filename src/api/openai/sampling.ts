@@ -2,7 +2,15 @@ import { fail } from "../../errors.ts";
 import type { HeldModel } from "../models/registry.ts";
 import type { StopRules } from "./choice-text.ts";
 import type { Job } from "./generate.ts";
-import { MAX_CHOICES, MAX_REPORTED_LOGPROBS, MAX_STOP_CHARS, MAX_STOPS, MIN_TEMPERATURE } from "./limits.ts";
+import {
+  MAX_CHOICES,
+  MAX_REPORTED_LOGPROBS,
+  MAX_STOP_CHARS,
+  MAX_STOPS,
+  MIN_TEMPERATURE,
+  WHOLE_VOCABULARY,
+} from "./limits.ts";
+import type { Alternatives } from "./prompt-logprobs.ts";
 import { checkIds } from "./prompts.ts";
 import type { SamplingFields } from "./schemas-sampling.ts";
 
@@ -20,9 +28,13 @@ export interface Spec {
   /** Alternatives per sampled token; null: no log-probs in the answer. */
   logprobs: number | null;
   /** Alternatives per prompt token; null: no `prompt_logprobs`. */
-  promptLogprobs: number | null;
+  promptLogprobs: Alternatives | null;
+  /** First prompt token that `prompt_logprobs` speaks of, ≥ 1. */
+  promptFrom: number;
   promptTemperature: number;
   returnTokenIds: boolean;
+  /** Log-probs name tokens by their ids. */
+  namesAsTokenIds: boolean;
   /** The prompt is part of the answer. */
   echo: boolean;
 }
@@ -31,6 +43,7 @@ export interface SpecDefaults {
   maxTokens: number | null;
   logprobs: number | null;
   echo: boolean;
+  namesAsTokenIds: boolean;
   /** Unsigned 32-bit; used when the request names no seed. */
   randomSeed: () => number;
 }
@@ -52,9 +65,11 @@ export function resolveSpec(body: SamplingFields, held: HeldModel, defaults: Spe
     seed: body.seed ?? defaults.randomSeed(),
     rules: stopRules(body, held),
     logprobs: defaults.logprobs,
-    promptLogprobs: body.prompt_logprobs ?? null,
+    promptLogprobs: body.prompt_logprobs === WHOLE_VOCABULARY ? "all" : (body.prompt_logprobs ?? null),
+    promptFrom: body.prompt_logprobs_from ?? 1,
     promptTemperature: body.prompt_logprobs_temperature ?? 1,
     returnTokenIds: body.return_token_ids ?? false,
+    namesAsTokenIds: defaults.namesAsTokenIds,
     echo: defaults.echo,
   };
 }
@@ -95,7 +110,10 @@ export function checkSize({ spec, prompts, held }: Pick<Job, "spec" | "prompts" 
   for (const prompt of prompts) {
     const length = prompt.ids.length;
     const room = held.contextLength - length;
-    if (spec.promptLogprobs !== null) entries += length * spec.n * (spec.promptLogprobs + 1);
+    if (spec.promptLogprobs !== null) {
+      const each = spec.promptLogprobs === "all" ? held.engine.vocabSize : spec.promptLogprobs + 1;
+      entries += Math.max(0, length - spec.promptFrom) * spec.n * each;
+    }
     if (spec.logprobs !== null && spec.echo) entries += length * spec.n * (spec.logprobs + 1);
     // A stream keeps nothing of what it has sent.
     if (spec.logprobs !== null && !stream)
@@ -105,7 +123,7 @@ export function checkSize({ spec, prompts, held }: Pick<Job, "spec" | "prompts" 
     throw fail(
       "invalid_value",
       `this request asks for up to ${entries} log-probs in one answer; at most ${MAX_REPORTED_LOGPROBS}. ` +
-        "Ask for fewer prompts, choices, tokens or alternatives, or stream",
+        "Ask for fewer prompts, choices, tokens (prompt_logprobs_from) or alternatives, or stream",
       { param: spec.promptLogprobs === null ? "logprobs" : "prompt_logprobs" },
     );
   }

@@ -55,6 +55,14 @@ export const completionRequestSchema = z
           "Log-probs of the text's tokens with this many alternatives each, in nats, of the model's own distribution: " +
           "at temperature 1, before top_p and top_k, whatever the sampling temperature is (as OpenAI and vLLM report them).",
       }),
+    return_tokens_as_token_ids: z
+      .boolean()
+      .nullish()
+      .openapi({
+        description:
+          "With `logprobs`: `tokens` and the keys of `top_logprobs` are `token_id:<id>` instead of text (default false). " +
+          "`text_offset` stays the place in the text.",
+      }),
     add_special_tokens: z
       .boolean()
       .nullish()
@@ -68,7 +76,8 @@ export type CompletionRequest = z.output<typeof completionRequestSchema>;
 export const completionLogprobsSchema = z
   .object({
     tokens: z.array(z.string()).openapi({
-      description: "Parts of characters as `bytes:\\xf0\\x9f`, ids without text as `token_id:504`.",
+      description:
+        "Parts of characters as `bytes:\\xf0\\x9f`, ids without text (with `return_tokens_as_token_ids` all) as `token_id:504`.",
     }),
     token_logprobs: z.array(z.number().nullable()),
     top_logprobs: z.array(z.record(z.string(), z.number()).nullable()).openapi({

@@ -6,6 +6,9 @@ export const openaiModelSchema = z
     object: z.literal("model"),
     created: z.int(),
     owned_by: z.literal("preceptor"),
+    max_model_len: z.int().nullable().openapi({
+      description: "Its context in tokens (as vLLM tells it); null where its files have not been read yet.",
+    }),
   })
   .openapi("Model");
 

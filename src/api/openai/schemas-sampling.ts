@@ -3,11 +3,13 @@ import { boundedArray, modelNameSchema } from "../../http/schemas.ts";
 import {
   MAX_LOGPROBS,
   MAX_N,
+  MAX_REPORTED_LOGPROBS,
   MAX_SCORING_TEMPERATURE,
   MAX_STOP_CHARS,
   MAX_STOP_IDS,
   MAX_STOPS,
   MAX_TEMPERATURE,
+  WHOLE_VOCABULARY,
 } from "./limits.ts";
 
 /** Ids are judged where the model is known (checkIds), so that a wrong one is always `invalid_token_ids`. */
@@ -64,13 +66,24 @@ export const samplingFields = {
     .nullish(),
   prompt_logprobs: z
     .int()
-    .min(0)
+    .min(WHOLE_VOCABULARY)
     .max(MAX_LOGPROBS)
     .nullish()
     .openapi({
       description:
         "Log-probs of the prompt's tokens, with this many alternatives each: `choices[i].prompt_logprobs` holds per token " +
-        "null (the first) or `{id: {logprob, rank, decoded_token}}`, the prompt's own token always among them.",
+        "null (the first) or `{id: {logprob, rank, decoded_token}}`, the prompt's own token always among them. −1: all ids " +
+        `of the vocabulary, each with its rank, where the answer stays within ${MAX_REPORTED_LOGPROBS} log-probs (use ` +
+        "`prompt_logprobs_from`); `usage` then counts no cached tokens.",
+    }),
+  prompt_logprobs_from: z
+    .int()
+    .min(1)
+    .nullish()
+    .openapi({
+      description:
+        "First position of `prompt_logprobs` (default 1), the same for every prompt: entries before it are null, and " +
+        "nothing is computed for them. At the prompt's length or beyond, all entries are null. Does not concern `echo`.",
     }),
   prompt_logprobs_temperature: z
     .number()
@@ -98,9 +111,10 @@ export type SamplingFields = z.output<z.ZodObject<typeof samplingFields>>;
 
 const position = z.record(z.string(), z.object({ logprob: z.number(), rank: z.int(), decoded_token: z.string() }));
 
-export const promptLogprobsSchema = z
-  .array(position.nullable())
-  .openapi("PromptLogprobs", { description: "One entry per prompt token, by token id; null for the first token." });
+export const promptLogprobsSchema = z.array(position.nullable()).openapi("PromptLogprobs", {
+  description:
+    "One entry per prompt token, by token id; null for the first token and for those before `prompt_logprobs_from`.",
+});
 
 export const usageSchema = z
   .object({

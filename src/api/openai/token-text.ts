@@ -14,9 +14,14 @@ export function tokenText(model: TextModel, id: number): string {
  */
 export function tokenName(model: TextModel, id: number): string {
   const bytes = model.bytesOf(id, true);
-  if (bytes.length === 0) return `token_id:${id}`;
+  if (bytes.length === 0) return tokenIdName(id);
   if (isUtf8(bytes)) return decoder.decode(bytes);
   return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+}
+
+/** vLLM's name of a token under `return_tokens_as_token_ids`. */
+export function tokenIdName(id: number): string {
+  return `token_id:${id}`;
 }
 
 /** UTF-8 bytes that begin a character: a rolling count gives offsets in code points whatever the tokens' borders are. */

@@ -84,10 +84,14 @@ export const createScoresSchema = z
     }),
     coefficients: coefficientsSchema.default(DEFAULT_COEFFICIENTS),
     kl: estimatorSchema.default({ estimator: "k1", k: DEFAULT_TOP_K }),
-    parity: z.boolean().default(false).openapi({
-      description:
-        "An empty explanation gets the reference code's numbers (mean = max = 1, no penalty). Nothing else changes.",
-    }),
+    parity: z
+      .boolean()
+      .default(false)
+      .openapi({
+        description:
+          "An empty explanation gets the reference code's numbers (mean = max = 1, no penalty), and numbers that a remote server " +
+          "could only estimate are refused. Nothing else changes.",
+      }),
     include: z
       .array(z.enum(["tokens", "baseline", "progress"]))
       .max(3)
@@ -118,6 +122,14 @@ export const scoreSchema = z
   .object({
     object: z.literal("score"),
     reward: z.number(),
+    error_bound: z
+      .number()
+      .optional()
+      .openapi({
+        description:
+          "Where a remote server reports log-probs at temperature 1 only: they are estimated from its most likely tokens, and the " +
+          "exact reward lies within ± this. Absent: the reward is exact. parity: true refuses estimates.",
+      }),
     solution: z.object({
       logprob_mean: z.number(),
       logprob_min: z.number(),
@@ -164,7 +176,7 @@ export const scoreSchema = z
       })
       .optional(),
     tokens_from: z.enum(["ids", "text"]),
-    warnings: z.array(z.enum(["foreign_text", "no_thought_token"])),
+    warnings: z.array(z.enum(["foreign_text", "estimated_logprobs", "no_thought_token"])),
     temperature: z.number(),
     coefficients: coefficientsSchema,
     parity: z.boolean(),

@@ -8,6 +8,7 @@ import { explanationSteps } from "../../rlt/progress.ts";
 import { pad } from "../../rlt/prompts.ts";
 import { type Asking, askingOf, type ScoringModel } from "../../rlt/reading.ts";
 import { type Score, type ScoreOptions, scoreExplanation, solutionBelief } from "../../rlt/score.ts";
+import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
 import { type CreateScores, faultOfItem, type ScoreItem, type ScoreList, type ScoreResource } from "./schemas.ts";
 
@@ -23,11 +24,17 @@ export function createScoreService(deps: { registry: ModelRegistry }): ScoreServ
   return {
     async create(request, caller) {
       const { signal } = caller;
-      const student = await deps.registry.hold(request.student, { role: "student", param: "student", signal });
+      const student = await deps.registry.hold(request.student, {
+        role: "student",
+        param: "student",
+        signal,
+        needs: studentNeeds(request, request.teacher !== undefined),
+      });
       let teacher: HeldModel | null = null;
       try {
         if (request.teacher !== undefined) {
-          const hold = { role: "teacher", param: "teacher", signal, beside: student } as const;
+          const needs = teacherNeeds(request);
+          const hold = { role: "teacher", param: "teacher", signal, beside: student, needs } as const;
           teacher = await deps.registry.hold(request.teacher, hold);
           assertSharedTokenizer(vocabularyOf(teacher), vocabularyOf(student), request.kl.estimator);
         }
@@ -61,6 +68,33 @@ async function scoreItems(pair: ScoringPair, request: CreateScores, caller: Call
     }
   });
   return { object: "list", data, usage };
+}
+
+type HowToScore = Pick<CreateScores, "kl" | "temperature" | "parity">;
+
+/** What scoring asks of a student; with a teacher its log-probs are compared. */
+export function studentNeeds({ kl, ...how }: HowToScore, compared: boolean): Needs {
+  return {
+    logprobs: true,
+    at_ids: compared && kl.estimator === "topk_tail",
+    distributions: compared && kl.estimator === "full",
+    ...exactness(compared ? { kl, ...how } : { ...how, kl: { ...kl, estimator: "k1" } }),
+  };
+}
+
+export function teacherNeeds({ kl, ...how }: HowToScore): Needs {
+  return {
+    logprobs: true,
+    topk: kl.estimator === "topk_tail",
+    distributions: kl.estimator === "full",
+    ...exactness({ kl, ...how }),
+  };
+}
+
+/** Estimates have an error bound for single log-probs only, and none where the reference's numbers are asked for. */
+function exactness({ kl, temperature, parity }: HowToScore): Needs {
+  const exact = parity || kl.estimator === "full" || kl.estimator === "topk_tail";
+  return exact ? { exact_temperature: temperature } : {};
 }
 
 export interface ScoringPair {
@@ -173,6 +207,7 @@ function toResource({ student, teacher }: ScoringPair, score: Score, request: It
   return {
     object: "score",
     reward: score.reward,
+    ...(score.errorBound === null ? {} : { error_bound: score.errorBound }),
     solution: { ...score.solution },
     kl: score.kl,
     format: score.format,

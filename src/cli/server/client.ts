@@ -1,8 +1,8 @@
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { setTimeout as delay } from "node:timers/promises";
+import { parseEvents, type ServerEvent } from "../../parse-events.ts";
 import { CliError, usage } from "../errors.ts";
-import { parseEvents, type ServerEvent } from "./sse.ts";
 
 export interface ClientOptions {
   /** `http://127.0.0.1:8080` */

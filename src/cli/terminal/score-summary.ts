@@ -27,5 +27,6 @@ export function scoreSummary(score: ScoreBody, style: Style): string {
 const WARNINGS: Record<ScoreBody["warnings"][number], string> = {
   foreign_text:
     "the teacher did not sample this text, so the k1 estimate misleads; compare by --kl full or topk_tail, or by the solution's part",
+  estimated_logprobs: "a remote server reports log-probs at temperature 1 only; the reward is an estimate (see ±)",
   no_thought_token: "no token lies wholly inside the explanation, so there is no KL",
 };

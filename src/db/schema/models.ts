@@ -1,4 +1,4 @@
-import { boolean, index, integer, pgTable, primaryKey, timestamp } from "drizzle-orm/pg-core";
+import { boolean, doublePrecision, index, integer, pgTable, primaryKey, timestamp } from "drizzle-orm/pg-core";
 import { document, exactText, metadataColumn } from "../columns.ts";
 
 /**
@@ -43,6 +43,10 @@ export const modelVersions = pgTable(
     contextLength: integer("context_length"),
     /** Name of a secret, never the secret. */
     credential: exactText(),
+    /** Where the tokenizer of a remote model comes from. */
+    tokenizer: exactText(),
+    /** The temperature that a remote model's logits are divided by already. */
+    tempered: doublePrecision(),
     teacherFormat: document("teacher_format"),
     studentFormat: document("student_format"),
     createdAt: timestamp("created_at", { withTimezone: true, precision: 3 }).notNull(),

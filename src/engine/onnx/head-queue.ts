@@ -1,5 +1,5 @@
 import { fail } from "../../errors.ts";
-import { createFairQueue, type Waiting } from "./fair-queue.ts";
+import { createFairQueue, type Waiting } from "../fair-queue.ts";
 import { headRows } from "./limits.ts";
 import type { ReadOptions } from "./scorer.ts";
 import type { HeadInputs, HeadOutput, HeadResult, Sessions } from "./sessions.ts";

@@ -65,8 +65,6 @@ export const MAX_WAITING = 1024;
 /** The same for texts to be scored; a request of the API has up to 16 of them under way. */
 export const MAX_SCORING_PER_CLIENT = 1024;
 export const MAX_SCORING = 4096;
-/** A slot becomes free every few seconds on the slowest machine. */
-export const RETRY_AFTER_SECONDS = 5;
 
 /** Long texts that are read side by side: with two, a short one does not wait for the end of a long one. */
 export const MAX_READING = 2;

@@ -1,4 +1,4 @@
-import { fail, PreceptorError } from "../../errors.ts";
+import { fail, type PreceptorError } from "../../errors.ts";
 import type { Peer } from "../../thread/peer.ts";
 import type {
   DistributionsRequest,
@@ -10,6 +10,9 @@ import type {
   SampleEvent,
   SampleRequest,
 } from "../engine.ts";
+import { asEngineError } from "../engine-error.ts";
+import { createSampleStream } from "../sample-stream.ts";
+import { type Bounds, checkDistributions, checkLogprobs, checkSample, range } from "../validate.ts";
 import type {
   Batch,
   DistributionsMessage,
@@ -19,8 +22,6 @@ import type {
   SampleMessage,
   WorkerState,
 } from "./protocol.ts";
-import { createSampleStream } from "./sample-stream.ts";
-import { type Bounds, checkDistributions, checkLogprobs, checkSample, range } from "./validate.ts";
 
 /** What the proxy keeps about its worker. */
 export interface ModelState extends WorkerState {
@@ -141,11 +142,6 @@ function logprobsMessage(key: number, request: LogprobsRequest): LogprobsMessage
       hasReference: sequence.reference !== undefined,
     })),
   };
-}
-
-export function asEngineError(error: unknown): PreceptorError {
-  if (error instanceof PreceptorError) return error;
-  return fail("engine_failed", "the computation failed unexpectedly; send the request again", { cause: error });
 }
 
 const cancelled = (): PreceptorError => fail("cancelled", "the caller cancelled this request");

@@ -1,7 +1,7 @@
-import { createFairQueue, type Waiting } from "./fair-queue.ts";
+import { createFairQueue, type Waiting } from "../fair-queue.ts";
+import { tooManyWaiting } from "../overload.ts";
 import { cancelled } from "./head-queue.ts";
 import { MAX_READING, MAX_SCORING, MAX_SCORING_PER_CLIENT } from "./limits.ts";
-import { tooManyWaiting } from "./overload.ts";
 import { BLOCK_TOKENS, type PrefixCache } from "./prefix-cache.ts";
 import { appendPositions, createPromptKv, type PromptKv } from "./prompt-kv.ts";
 import type { ReadOptions } from "./scorer.ts";

@@ -1,5 +1,7 @@
 import { fail } from "../../errors.ts";
 import type { QueueReason } from "../engine.ts";
+import { createFairQueue } from "../fair-queue.ts";
+import { tooManyWaiting } from "../overload.ts";
 import type { LoadedAdapter } from "./adapters.ts";
 import {
   batchBytes,
@@ -12,7 +14,6 @@ import {
   promisedPositions,
   step,
 } from "./batch.ts";
-import { createFairQueue } from "./fair-queue.ts";
 import { createGeneration, finish, flush, type Generation, isOpen, type Sequence } from "./generation.ts";
 import { bytesPerPosition } from "./kv-rows.ts";
 import {
@@ -26,7 +27,6 @@ import {
   MAX_WAITING_PER_CLIENT,
 } from "./limits.ts";
 import { createLoop } from "./loop.ts";
-import { tooManyWaiting } from "./overload.ts";
 import { createPrefill } from "./prefill.ts";
 import type { PrefixCache } from "./prefix-cache.ts";
 import { promptBytes } from "./prompt-kv.ts";

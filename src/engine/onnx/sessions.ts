@@ -1,7 +1,7 @@
 import { HEAD_PARTS, type HeadPart, headGraph } from "../../graph/head.ts";
 import type { GraphData } from "../../graph/ir.ts";
 import { encodeModel } from "../../graph/proto/onnx.ts";
-import { decodeGraph, maskWindows, prefillGraph, type TrunkOptions as GraphOptions } from "../../graph/trunk.ts";
+import { decodeGraph, type TrunkOptions as GraphOptions, maskWindows, prefillGraph } from "../../graph/trunk.ts";
 import type { Checkpoint, ModelConfig } from "../../model/checkpoint.ts";
 import type { LoadedAdapter } from "./adapters.ts";
 import { append, type KvRows } from "./kv-rows.ts";

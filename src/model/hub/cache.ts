@@ -5,6 +5,7 @@
  *                                    blobs/<etag>                 contents
  *                                    snapshots/<commit>/<file>    relative links into blobs/
  */
+import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fail } from "../../errors.ts";
@@ -37,7 +38,8 @@ export function openRepoCache(cacheDir: string, repo: string): RepoCache {
       ),
     async writeRef(revision, commit) {
       await mkdir(dirname(ref(revision)), { recursive: true });
-      const temporary = `${ref(revision)}.${process.pid}.tmp`;
+      // Two downloads of this process may end at the same moment: that of a model and that of its tokenizer.
+      const temporary = `${ref(revision)}.${randomUUID()}.tmp`;
       await writeFile(temporary, commit);
       await rename(temporary, ref(revision));
     },

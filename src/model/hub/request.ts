@@ -1,4 +1,5 @@
 import { setTimeout as wait } from "node:timers/promises";
+import { isAllowedHost } from "../../allowed-hosts.ts";
 import { fail, type PreceptorError } from "../../errors.ts";
 import type { HubDeps } from "./types.ts";
 
@@ -107,15 +108,11 @@ function checkHost(url: URL, endpoint: URL, allowed: readonly string[] | undefin
   if (url.protocol !== "https:" && url.protocol !== "http:") {
     throw fail("hub_error", `the hub points to a ${url.protocol} address, which is not followed`);
   }
-  if (allowed === undefined || url.host === endpoint.host) return;
-  const matches = (host: string): boolean =>
-    url.host === host || url.hostname === host || (host.startsWith("*.") && url.hostname.endsWith(host.slice(1)));
-  if (!allowed.some(matches)) {
-    throw fail(
-      "hub_error",
-      `the hub redirects to ${url.host}, which is not among PRECEPTOR_ALLOWED_HOSTS; add it to allow this`,
-    );
-  }
+  if (allowed === undefined || url.host === endpoint.host || isAllowedHost(url, allowed)) return;
+  throw fail(
+    "hub_error",
+    `the hub redirects to ${url.host}, which is not among PRECEPTOR_ALLOWED_HOSTS; add it to allow this`,
+  );
 }
 
 function retryAfter(response: Response): number | undefined {

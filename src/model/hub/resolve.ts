@@ -5,12 +5,12 @@ import { hubRequest, withRetries } from "./request.ts";
 import { selectFiles } from "./select-files.ts";
 import { missingFrom } from "./snapshot.ts";
 import { refusal } from "./status.ts";
-import type { HubDeps, HubReference } from "./types.ts";
+import type { HubDeps, HubFiles, HubReference } from "./types.ts";
 
 /** Repositories have some dozens of files; a listing beyond this is not a hub's. */
 const MAX_LISTING_BYTES = 16 * 1024 * 1024;
 
-/** Downloads under way in this process, by cache, repository and revision: a second caller waits for the first. */
+/** Downloads under way in this process, by cache, revision and kind of files: a second caller waits for the first. */
 const underWay = new Map<string, Promise<string>>();
 
 /**
@@ -18,17 +18,19 @@ const underWay = new Map<string, Promise<string>>();
  * is and downloads what the cache lacks; a full commit hash that is complete in the cache needs no network, and so does
  * `offline`. When the hub cannot be reached, the revision as last seen is used if it is complete.
  *
- * A repository without safetensors may yield a directory whose model is one .gguf file.
+ * A repository without safetensors may yield a directory whose model is one .gguf file. With `files: "tokenizer"` the
+ * directory may hold no weights at all; it then does not count as that of a model.
  * Errors: `hub_error`, `invalid_value` (a malformed name), `cancelled`.
  */
 export async function resolveHub(reference: HubReference, deps: HubDeps): Promise<string> {
   const repo = checkName(reference.repo, /^[\w.-]+(\/[\w.-]+)?$/, "hf:org/name");
   const revision = checkName(reference.revision ?? "main", /^[\w.-]+(\/[\w.-]+)*$/, "a branch, a tag or a commit");
+  const files = reference.files ?? "model";
   const clean = { ...deps, endpoint: deps.endpoint.replace(/\/+$/, "") };
-  const key = JSON.stringify([clean.cacheDir, clean.endpoint, repo, revision, clean.offline]);
+  const key = JSON.stringify([clean.cacheDir, clean.endpoint, repo, revision, files, clean.offline]);
   const running = underWay.get(key);
   if (running) return running;
-  const work = resolveOnce(repo, revision, clean)
+  const work = resolveOnce(repo, revision, files, clean)
     .catch((error: unknown) => Promise.reject(explainDisk(error)))
     .finally(() => underWay.delete(key));
   underWay.set(key, work);
@@ -50,10 +52,10 @@ function checkName(name: string, shape: RegExp, expected: string): string {
   throw fail("invalid_value", `${JSON.stringify(name.slice(0, 80))} is not ${expected}`, { param: "model" });
 }
 
-async function resolveOnce(repo: string, revision: string, deps: HubDeps): Promise<string> {
+async function resolveOnce(repo: string, revision: string, files: HubFiles, deps: HubDeps): Promise<string> {
   const cache = openRepoCache(deps.cacheDir, repo);
-  if (deps.offline) return fromCache(cache, repo, revision, "HF_HUB_OFFLINE is set");
-  if (/^[0-9a-f]{40}$/.test(revision) && (await missingFrom(cache.snapshot(revision))) === null) {
+  if (deps.offline) return fromCache(cache, repo, revision, files, "HF_HUB_OFFLINE is set");
+  if (/^[0-9a-f]{40}$/.test(revision) && (await missingFrom(cache.snapshot(revision), files)) === null) {
     return cache.snapshot(revision);
   }
   const listing = await list(repo, revision, deps).catch(async (error: unknown) => {
@@ -61,12 +63,26 @@ async function resolveOnce(repo: string, revision: string, deps: HubDeps): Promi
     if (!(error instanceof Unreachable)) throw error;
     return error;
   });
-  if (listing instanceof Unreachable) return fromCache(cache, repo, revision, listing.reason.message);
-  for (const name of selectFiles(repo, listing.names)) {
+  if (listing instanceof Unreachable) return fromCache(cache, repo, revision, files, listing.reason.message);
+  for (const name of selectFiles(repo, listing.names, files)) {
     await downloadFile({ repo, commit: listing.commit, name }, cache, deps);
   }
-  if (revision !== listing.commit) await cache.writeRef(revision, listing.commit);
+  if (revision !== listing.commit && !(files === "tokenizer" && (await knowsModel(cache, revision)))) {
+    await cache.writeRef(revision, listing.commit);
+  }
   return cache.snapshot(listing.commit);
+}
+
+/** Whether the revision stands for a complete model; a tokenizer's newer commit must not take it from offline use. */
+async function knowsModel(cache: RepoCache, revision: string): Promise<boolean> {
+  const commit = await cache.readRef(revision);
+  return commit !== undefined && (await missingAt(cache, commit, "model")) === null;
+}
+
+/** The commit is what a file of the cache or the user says, so it may be anything. */
+async function missingAt(cache: RepoCache, commit: string, files: HubFiles): Promise<string | null> {
+  const usable = /^[A-Za-z0-9][\w.-]{0,199}$/.test(commit);
+  return usable ? missingFrom(cache.snapshot(commit), files) : "it is not there";
 }
 
 class Unreachable extends Error {
@@ -77,13 +93,20 @@ class Unreachable extends Error {
   }
 }
 
-async function fromCache(cache: RepoCache, repo: string, revision: string, why: string): Promise<string> {
+async function fromCache(
+  cache: RepoCache,
+  repo: string,
+  revision: string,
+  files: HubFiles,
+  why: string,
+): Promise<string> {
   const commit = (await cache.readRef(revision)) ?? revision;
-  const missing = /^[A-Za-z0-9][\w.-]*$/.test(commit) ? await missingFrom(cache.snapshot(commit)) : "it is not there";
+  const missing = await missingAt(cache, commit, files);
   if (missing === null) return cache.snapshot(commit);
+  const what = files === "tokenizer" ? `the tokenizer of ${repo}@${revision}` : `${repo}@${revision}`;
   throw fail(
     "hub_error",
-    `${why}, and ${repo}@${revision} is not complete in the cache (${missing}); download it once with the network`,
+    `${why}, and ${what} is not complete in the cache (${missing}); download it once with the network`,
   );
 }
 

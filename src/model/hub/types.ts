@@ -1,8 +1,13 @@
+/** `tokenizer`: the small text files only, for a model that runs elsewhere. */
+export type HubFiles = "model" | "tokenizer";
+
 export interface HubReference {
   /** `org/name`, or `name` for the few models without an organisation. */
   repo: string;
   /** Branch, tag, pull-request ref or commit. Default `main`. */
   revision?: string | undefined;
+  /** Default `model`. */
+  files?: HubFiles | undefined;
 }
 
 export interface DownloadProgress {

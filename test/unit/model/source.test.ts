@@ -15,9 +15,18 @@ describe("parseModelSource", () => {
     ["hf:a/b@refs/pr/3", { kind: "hf", repo: "a/b", revision: "refs/pr/3" }],
     [
       "openai+http://localhost:8000/v1#meta/llama",
-      { kind: "openai", baseUrl: "http://localhost:8000/v1", name: "meta/llama" },
+      { kind: "openai", baseUrls: ["http://localhost:8000/v1"], name: "meta/llama" },
     ],
-    ["openai+https://h/v1/#a%20b", { kind: "openai", baseUrl: "https://h/v1", name: "a b" }],
+    ["openai+https://h/v1/#a%20b", { kind: "openai", baseUrls: ["https://h/v1"], name: "a b" }],
+    [
+      "openai+http://a:8000/v1,http://b:8000/v1#Qwen/Qwen2.5-7B-Instruct",
+      { kind: "openai", baseUrls: ["http://a:8000/v1", "http://b:8000/v1"], name: "Qwen/Qwen2.5-7B-Instruct" },
+    ],
+    [
+      "openai+http://A:80/v1/ , openai+https://[::1]:9/v1 ,http://a/V1 #a%2Fb%2C c",
+      { kind: "openai", baseUrls: ["http://a/v1", "https://[::1]:9/v1", "http://a/V1"], name: "a/b, c" },
+    ],
+    ["openai+http://h/a%2Cb#x,y#z%zz", { kind: "openai", baseUrls: ["http://h/a%2Cb"], name: "x,y#z%zz" }],
     ["tinker+http://h:1#base", { kind: "tinker", baseUrl: "http://h:1", baseModel: "base" }],
   ])("%s", (model, source) => {
     expect(parseModelSource(model)).toEqual(source);
@@ -42,15 +51,47 @@ describe("parseModelSource", () => {
     ["openai+http://u:p@host/v1#x", /credential/],
     ["openai+http://host/v1?key=1#x", /query/],
     ["tinker+nonsense", /http or https/],
+    ["openai+http://host/v1?#x", /query/],
+    ["openai+http://host/v1#", /no served model/],
+    ["openai+#x", /the address in model is not an http or https URL/],
+    ["openai+http://a/v1,http://b/v1", /no served model/],
+    ["openai+http://a/v1,http://b/v1#", /no served model/],
+    ["openai+http://a/v1#x,http://b/v1", /after the last address/],
+    ["openai+http://a/v1#x,http://b/v1#x", /after the last address/],
+    ["openai+http://a/v1#x , openai+https://b/v1#x", /after the last address/],
+    ["openai+http://a,,http://b#x", /address 2 of 3 in model is not an http/],
+    ["openai+http://a,#x", /address 2 of 2 in model is not an http/],
+    ["openai+,http://a#x", /address 1 of 2 in model is not an http/],
+    ["openai+openai+http://a,http://b#x", /address 1 of 2 in model is not an http/],
+    ["openai+http://a:8000/v1,b:8000/v1#x", /address 2 of 2 in model is not an http/],
+    ["openai+http://a,tinker+http://b#x", /address 2 of 2 in model is not an http/],
+    ["openai+http://a,ftp://b#x", /address 2 of 2 in model is not an http/],
+    ["openai+http://a,http://u:p@b,http://c#x", /address 2 of 3 in model must not contain.*credential/],
+    ["openai+http://a?x,http://b#x", /address 1 of 2 in model must not have a query/],
+    ["openai+http://a/v1,http://b/v1,http://A:80/v1/#x", /address 3 of 3 in model is the same as address 1;/],
+    [`openai+${Array.from({ length: 65 }, (_, i) => `http://h${i}`).join(",")}#x`, /65 addresses; at most 64/],
   ])("refuses %j", (model, message) => {
     expect(() => parseModelSource(model)).toThrow(
       expect.objectContaining({ code: "invalid_value", param: "model", message: expect.stringMatching(message) }),
     );
   });
 
+  test("64 servers are a pool; a refusal does not repeat a password", () => {
+    const urls = Array.from({ length: 64 }, (_, i) => `http://h${i}:8000/v1`);
+    expect(parseModelSource(`openai+${urls.join(",")}#x`)).toEqual({ kind: "openai", baseUrls: urls, name: "x" });
+    for (const address of ["http://u:secret@b", "http://u:sec,ret@b", "http://u:secret@"]) {
+      expect(() => parseModelSource(`openai+http://a,${address}#x`)).toThrow(
+        expect.objectContaining({ message: expect.not.stringMatching(/sec|ret@/) }),
+      );
+    }
+  });
+
   test("any string gives a source or a PreceptorError", () => {
     const prefixed = fc
-      .tuple(fc.constantFrom("", "hf:", "openai+http://", "tinker+https://"), fc.string({ unit: "binary" }))
+      .tuple(
+        fc.constantFrom("", "hf:", "openai+http://", "openai+http://a,http://", "tinker+https://"),
+        fc.string({ unit: "binary" }),
+      )
       .map((parts) => parts.join(""));
     fc.assert(
       fc.property(prefixed, (model) => {

@@ -1,0 +1,258 @@
+/** HTTP to one base URL: JSON and event streams, time limits, and failures in the server's own words. */
+import type { IncomingMessage } from "node:http";
+import { parseEvents } from "../../parse-events.ts";
+import { endedBy, garbage, RemoteFailure } from "./failure.ts";
+import type { SendHttp } from "./http.ts";
+import {
+  ANSWER_TIMEOUT_MS,
+  CHUNK_TIMEOUT_MS,
+  MAX_ANSWER_BYTES,
+  MAX_ERROR_CHARS,
+  QUESTION_TIMEOUT_MS,
+} from "./limits.ts";
+
+export interface Connection {
+  /** `host:port`, for logs, metrics and messages. */
+  readonly where: string;
+  /** `path` below the base URL (`/models`), or below the server's root with `root: true`. */
+  get(path: string, options?: AskOptions): Promise<unknown>;
+  post(path: string, body: object, options?: AskOptions): Promise<unknown>;
+  /** The data of each event, parsed, until `[DONE]` or the end. */
+  events(path: string, body: object, signal: AbortSignal): AsyncGenerator<unknown>;
+}
+
+export interface AskOptions {
+  signal?: AbortSignal | undefined;
+  timeoutMs?: number;
+  root?: boolean;
+  /** What it answers is of no interest and may be anything. */
+  anyAnswer?: boolean;
+}
+
+export interface ConnectionDeps {
+  send: SendHttp;
+  baseUrl: string;
+  key: string | undefined;
+}
+
+export function createConnection({ send, baseUrl, key }: ConnectionDeps): Connection {
+  const { origin, host: where } = new URL(baseUrl);
+
+  async function answer(
+    url: string,
+    body: object | undefined,
+    signal: AbortSignal,
+    patience: Patience,
+  ): Promise<IncomingMessage> {
+    let response: IncomingMessage;
+    try {
+      response = await send(url, {
+        method: body === undefined ? "GET" : "POST",
+        headers: {
+          "user-agent": "preceptor",
+          ...(body === undefined ? {} : { "content-type": "application/json" }),
+          ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
+        },
+        body: body && JSON.stringify(body),
+        signal,
+      });
+    } catch (cause) {
+      throw patience.failure() ?? new RemoteFailure("unreachable", `cannot be reached (${reasonOf(cause)})`, { cause });
+    }
+    const { statusCode: status = 0 } = response;
+    if (status >= 200 && status < 300) return response;
+    throw await refusal(response, key, patience);
+  }
+
+  async function ask(path: string, body: object | undefined, options: AskOptions): Promise<unknown> {
+    const { signal, timeoutMs = body === undefined ? QUESTION_TIMEOUT_MS : ANSWER_TIMEOUT_MS, root = false } = options;
+    const patience = createPatience(signal, timeoutMs);
+    try {
+      const response = await answer((root ? origin : baseUrl) + path, body, patience.signal, patience);
+      const text = await readAll(response, patience);
+      if (options.anyAnswer) return null;
+      try {
+        return JSON.parse(text) as unknown;
+      } catch (cause) {
+        throw garbage(`answered ${quoted(text, key)}, which is not JSON`, cause);
+      }
+    } finally {
+      patience.end();
+    }
+  }
+
+  return {
+    where,
+    get: (path, options = {}) => ask(path, undefined, options),
+    post: (path, body, options = {}) => ask(path, body, options),
+    async *events(path, body, signal) {
+      const patience = createPatience(signal, ANSWER_TIMEOUT_MS);
+      try {
+        const response = await answer(baseUrl + path, body, patience.signal, patience);
+        if (!/^text\/event-stream\b/.test(response.headers["content-type"] ?? "")) {
+          throw garbage("answered no event stream where one was asked for");
+        }
+        for await (const { data } of parseEvents(timed(response, patience))) {
+          if (data === "[DONE]") return;
+          yield parsedEvent(data, key);
+        }
+      } catch (error) {
+        if (error instanceof RemoteFailure) throw error;
+        throw (
+          patience.failure() ??
+          new RemoteFailure("failed", `broke off its answer (${reasonOf(error)})`, { cause: error })
+        );
+      } finally {
+        patience.end();
+      }
+    },
+  };
+}
+
+/** Ends a request that takes too long, or that its caller has given up. */
+interface Patience {
+  readonly signal: AbortSignal;
+  /** Something arrived: the next thing may take this long. */
+  renew(ms: number): void;
+  /** Why it was ended, if it was. */
+  failure(): Error | undefined;
+  end(): void;
+}
+
+function createPatience(caller: AbortSignal | undefined, ms: number): Patience {
+  const controller = new AbortController();
+  let expired = 0;
+  let timer: NodeJS.Timeout;
+  const start = (limit: number): void => {
+    timer = setTimeout(() => {
+      expired = limit;
+      controller.abort();
+    }, limit);
+  };
+  const leave = (): void => controller.abort();
+  if (caller?.aborted) leave();
+  caller?.addEventListener("abort", leave, { once: true });
+  start(ms);
+  return {
+    signal: controller.signal,
+    renew(limit) {
+      clearTimeout(timer);
+      start(limit);
+    },
+    failure() {
+      if (caller?.aborted) return endedBy(caller);
+      if (expired === 0) return undefined;
+      return new RemoteFailure("unreachable", `sent nothing for ${Math.round(expired / 1000)} s`);
+    },
+    end() {
+      clearTimeout(timer);
+      caller?.removeEventListener("abort", leave);
+      controller.abort();
+    },
+  };
+}
+
+async function* timed(body: AsyncIterable<Uint8Array>, patience: Patience): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) {
+    patience.renew(CHUNK_TIMEOUT_MS);
+    yield chunk;
+  }
+}
+
+async function readAll(response: IncomingMessage, patience: Patience): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of timed(response, patience)) {
+      bytes += chunk.length;
+      if (bytes > MAX_ANSWER_BYTES) throw garbage("sends an answer without an end");
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error instanceof RemoteFailure) throw error;
+    throw (
+      patience.failure() ?? new RemoteFailure("failed", `broke off its answer (${reasonOf(error)})`, { cause: error })
+    );
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** vLLM and Preceptor report what goes wrong in the middle of a stream as an event of its own. */
+function parsedEvent(data: string, key: string | undefined): unknown {
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch (cause) {
+    throw garbage(`sent ${quoted(data, key)}, which is not JSON`, cause);
+  }
+  const message = messageOf(value);
+  if (message !== undefined) throw new RemoteFailure("failed", `broke off with: ${quoted(message, key)}`);
+  return value;
+}
+
+async function refusal(response: IncomingMessage, key: string | undefined, patience: Patience): Promise<RemoteFailure> {
+  const { statusCode: status = 0, headers } = response;
+  if (status >= 300 && status < 400) {
+    // A server that redirects would decide where our key and our texts go.
+    response.destroy();
+    const to = headers.location;
+    return new RemoteFailure(
+      "refused",
+      `redirects${to ? ` to ${quoted(hostOf(to), key)}` : ""}, which is not followed; register the address it answers at`,
+      { status },
+    );
+  }
+  const text = await readAll(response, patience).catch(() => "");
+  const said = sentence(text, key);
+  const details = { status, retryAfterMs: retryAfter(response) };
+  if (status === 429 || status === 503) return new RemoteFailure("busy", `answered ${status}${said}`, details);
+  if (status >= 500 || status === 408) return new RemoteFailure("failed", `answered ${status}${said}`, details);
+  const hint = status === 401 || status === 403 ? ". Does `credential` name the right key?" : "";
+  return new RemoteFailure("refused", `answered ${status}${said}${hint}`, details);
+}
+
+function sentence(text: string, key: string | undefined): string {
+  let said = text;
+  try {
+    said = messageOf(JSON.parse(text)) ?? text;
+  } catch {
+    // Not JSON: the text itself.
+  }
+  return said.trim() === "" ? "" : `: ${quoted(said, key)}`;
+}
+
+/** OpenAI's form, an older vLLM's, and FastAPI's. */
+function messageOf(value: unknown): string | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  const { error, message, detail, object } = value as Record<string, unknown>;
+  if (typeof error === "string") return error;
+  if (typeof error === "object" && error !== null && typeof (error as { message?: unknown }).message === "string") {
+    return (error as { message: string }).message;
+  }
+  if (object === "error" && typeof message === "string") return message;
+  return detail === undefined ? undefined : typeof detail === "string" ? detail : JSON.stringify(detail);
+}
+
+/** The server's own words, short, on one line, without the key should it repeat it. */
+function quoted(text: string, key: string | undefined): string {
+  const clean = (key ? text.replaceAll(key, "…") : text).replace(/[\p{Cc}\p{Cf}\s]+/gu, " ").trim();
+  return JSON.stringify(clean.length > MAX_ERROR_CHARS ? `${clean.slice(0, MAX_ERROR_CHARS)}…` : clean);
+}
+
+function hostOf(location: string): string {
+  return URL.canParse(location) ? new URL(location).host : location;
+}
+
+/** Seconds or a date (RFC 9110, 10.2.3). */
+function retryAfter({ headers: { "retry-after": value } }: IncomingMessage): number | undefined {
+  if (value === undefined) return undefined;
+  const ms = /^\s*\d+(\.\d+)?\s*$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
+  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+}
+
+/** "fetch failed" says nothing; its cause does. */
+function reasonOf(error: unknown): string {
+  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  if (!(cause instanceof Error)) return "unknown error";
+  return (cause as NodeJS.ErrnoException).code ?? cause.message.slice(0, 120);
+}

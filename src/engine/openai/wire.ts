@@ -1,0 +1,212 @@
+/**
+ * What servers answer at `/v1/completions`, checked before it is believed. Field names as in vLLM 0.33
+ * (entrypoints/openai/completion/protocol.py); where token ids stand elsewhere (llama.cpp), `idsFrom` says so.
+ */
+import type { TopLogprobs } from "../engine.ts";
+import { garbage } from "./failure.ts";
+
+/**
+ * Where a server names the sampled ids: `token_ids` (vLLM, Preceptor), `logprobs.content[].id` (llama.cpp), or
+ * `logprobs.tokens` as `token_id:N` (vLLM before `return_token_ids`).
+ */
+export type IdsFrom = "token_ids" | "content" | "tokens";
+
+export interface WireBounds {
+  vocabSize: number;
+  /** Choices that were asked for. */
+  n: number;
+}
+
+export interface WireToken {
+  id: number;
+  /** NaN: not reported. */
+  logprob: number;
+  /** Most likely first. */
+  top: TopLogprobs | null;
+}
+
+export interface WireChoice {
+  index: number;
+  tokens: WireToken[];
+  finish: "stop" | "length" | null;
+}
+
+export interface WireUsage {
+  promptTokens: number | null;
+  cachedTokens: number;
+}
+
+/** One chunk of a stream, or a whole answer. */
+export interface WireAnswer {
+  choices: WireChoice[];
+  usage: WireUsage | null;
+  fingerprint: string | null;
+}
+
+type Fields = Record<string, unknown>;
+
+/** Throws `RemoteFailure` ("garbage"). */
+export function readAnswer(value: unknown, idsFrom: IdsFrom, bounds: WireBounds): WireAnswer {
+  const { choices, usage, system_fingerprint: fingerprint } = object(value, "an answer");
+  return {
+    choices: list(choices, "choices").map((choice) => readChoice(object(choice, "a choice"), idsFrom, bounds)),
+    usage: readUsage(usage),
+    fingerprint: typeof fingerprint === "string" ? fingerprint : null,
+  };
+}
+
+function readChoice(choice: Fields, idsFrom: IdsFrom, bounds: WireBounds): WireChoice {
+  const { index, finish_reason: finish } = choice;
+  if (!isIndex(index, bounds.n)) throw garbage(`answered choice ${shown(index)} of ${bounds.n}`);
+  return { index, tokens: readTokens(choice, idsFrom, bounds.vocabSize), finish: readFinish(finish) };
+}
+
+function readFinish(finish: unknown): WireChoice["finish"] {
+  if (finish === null || finish === undefined || finish === "") return null;
+  if (finish === "stop" || finish === "length") return finish;
+  throw garbage(`ended a choice with ${shown(finish)}`);
+}
+
+function readTokens(choice: Fields, idsFrom: IdsFrom, vocabSize: number): WireToken[] {
+  const logprobs = isObject(choice.logprobs) ? choice.logprobs : null;
+  if (idsFrom === "content") {
+    return list(logprobs?.content ?? [], "logprobs.content").map((entry) => {
+      const { id, logprob, top_logprobs: top } = object(entry, "a log-prob");
+      return { id: readId(id, vocabSize), logprob: readLogprob(logprob), top: readContentTop(top, vocabSize) };
+    });
+  }
+  const ids =
+    idsFrom === "tokens"
+      ? list(logprobs?.tokens ?? [], "logprobs.tokens").map((token) => readNamedId(token, vocabSize))
+      : list(choice.token_ids ?? [], "token_ids").map((id) => readId(id, vocabSize));
+  if (!logprobs) return ids.map((id) => ({ id, logprob: Number.NaN, top: null }));
+  const values = list(logprobs.token_logprobs, "token_logprobs");
+  const tops = list(logprobs.top_logprobs ?? [], "top_logprobs");
+  if (values.length !== ids.length) throw garbage(`answered ${ids.length} tokens with ${values.length} log-probs`);
+  return ids.map((id, i) => ({ id, logprob: readLogprob(values[i]), top: readNamedTop(tops[i], vocabSize) }));
+}
+
+/** By `token_id:N`; by the tokens' texts it tells nothing that is certain. */
+function readNamedTop(value: unknown, vocabSize: number): TopLogprobs | null {
+  if (!isObject(value)) return null;
+  const entries = Object.entries(value);
+  if (entries.length === 0 || !entries.every(([name]) => name.startsWith(TOKEN_ID))) return null;
+  return sorted(entries.map(([name, logprob]) => [readNamedId(name, vocabSize), readLogprob(logprob)]));
+}
+
+function readContentTop(value: unknown, vocabSize: number): TopLogprobs | null {
+  if (!Array.isArray(value) || value.length === 0) return null;
+  return sorted(
+    value.map((entry) => {
+      const { id, logprob } = object(entry, "an alternative");
+      return [readId(id, vocabSize), readLogprob(logprob)];
+    }),
+  );
+}
+
+const TOKEN_ID = "token_id:";
+
+function readNamedId(name: unknown, vocabSize: number): number {
+  const digits = typeof name === "string" && name.startsWith(TOKEN_ID) ? name.slice(TOKEN_ID.length) : "";
+  if (!/^\d{1,10}$/.test(digits)) throw garbage(`named a token ${shown(name)}`);
+  return readId(Number(digits), vocabSize);
+}
+
+function sorted(entries: [number, number][]): TopLogprobs {
+  entries.sort(([, a], [, b]) => b - a);
+  return {
+    ids: Int32Array.from(entries, ([id]) => id),
+    logprobs: Float32Array.from(entries, ([, logprob]) => logprob),
+  };
+}
+
+function readUsage(value: unknown): WireUsage | null {
+  if (!isObject(value)) return null;
+  const { prompt_tokens: promptTokens, prompt_tokens_details: details } = value;
+  const cached = isObject(details) ? details.cached_tokens : undefined;
+  return { promptTokens: isCount(promptTokens) ? promptTokens : null, cachedTokens: isCount(cached) ? cached : 0 };
+}
+
+/** Log-probs of one prompt position, as `prompt_logprobs` gives them. */
+export interface WirePosition {
+  logprob: number;
+  rank: number | null;
+  /** Everything that was reported, most likely first; the prompt's own id is among them. */
+  ids: Int32Array;
+  logprobs: Float32Array;
+}
+
+/**
+ * `prompt_logprobs` of a whole answer's only choice: entries from…to−1 speak of the prompt's tokens there. Throws
+ * `RemoteFailure` ("garbage"), which is also what a server without them answers: nothing.
+ */
+export function readPromptLogprobs(
+  value: unknown,
+  { ids, from, to, vocabSize }: { ids: Int32Array; from: number; to: number; vocabSize: number },
+): WirePosition[] {
+  const [choice] = list(object(value, "an answer").choices, "choices");
+  const { prompt_logprobs: reported } = object(choice, "a choice");
+  if (reported === null || reported === undefined) throw garbage("answered no prompt_logprobs");
+  const entries = list(reported, "prompt_logprobs");
+  if (entries.length !== ids.length) {
+    throw garbage(`answered log-probs for ${entries.length} of the prompt's ${ids.length} tokens`);
+  }
+  return Array.from({ length: to - from }, (_, row) => readPosition(entries[from + row], ids[from + row]!, vocabSize));
+}
+
+function readPosition(value: unknown, own: number, vocabSize: number): WirePosition {
+  const found: [id: number, logprob: number][] = [];
+  let logprob = Number.NaN;
+  let rank: number | null = null;
+  for (const [name, entry] of Object.entries(object(value, "a prompt position"))) {
+    const id = readId(Number(name), vocabSize);
+    const fields = object(entry, "a prompt log-prob");
+    found.push([id, readLogprob(fields.logprob)]);
+    if (id !== own) continue;
+    logprob = found.at(-1)![1];
+    rank = isCount(fields.rank) && fields.rank > 0 ? fields.rank : null;
+  }
+  if (Number.isNaN(logprob)) throw garbage(`answered no log-prob of the prompt's own token ${own}`);
+  return { logprob, rank, ...sorted(found) };
+}
+
+/** Distributions lie a little above 1 where they were computed in bf16. */
+const MOST_LOGPROB = 0.02;
+
+function readLogprob(value: unknown): number {
+  if (typeof value === "number" && value <= MOST_LOGPROB) return value;
+  throw garbage(`answered a log-prob of ${shown(value)}`);
+}
+
+function readId(value: unknown, vocabSize: number): number {
+  if (isIndex(value, vocabSize)) return value;
+  throw garbage(`answered token ${shown(value)}; the vocabulary has ${vocabSize}`);
+}
+
+export function isObject(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isIndex(value: unknown, length: number): value is number {
+  return isCount(value) && value < length;
+}
+
+export function object(value: unknown, what: string): Fields {
+  if (isObject(value)) return value;
+  throw garbage(`answered ${shown(value)} for ${what}`);
+}
+
+export function list(value: unknown, what: string): readonly unknown[] {
+  if (Array.isArray(value)) return value as readonly unknown[];
+  throw garbage(`answered ${shown(value)} for ${what}`);
+}
+
+const MAX_SHOWN = 80;
+
+function shown(value: unknown): string {
+  return value === undefined ? "nothing" : JSON.stringify(value).slice(0, MAX_SHOWN);
+}
