@@ -2,6 +2,9 @@ import { setMaxListeners } from "node:events";
 import type { SampleEvent, SampleRequest } from "./engine.ts";
 import { asEngineError } from "./engine-error.ts";
 
+/** Made once: an error with its stack is dear where one ends every request. */
+const LEFT = new Error("nobody reads this stream any more");
+
 /**
  * Batches of events as an engine produces them → the events the caller sees. `shouldStop` runs as batches arrive, whatever the
  * reader's pace; tokens drawn beyond a stop are discarded, so the result does not depend on timing.
@@ -84,6 +87,6 @@ export async function* createSampleStream(
     }
   } finally {
     signal?.removeEventListener("abort", cancel);
-    left.abort();
+    left.abort(LEFT);
   }
 }

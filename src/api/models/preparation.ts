@@ -10,7 +10,8 @@ import type { HubFiles } from "../../model/hub/types.ts";
 import { openCheckpoint } from "../../model/open.ts";
 import { parseModelSource, resolveLocalModel } from "../../model/source.ts";
 import type { TextModel, TextService } from "../../text/text.ts";
-import { type ConnectedRemote, connectRemote, type RemoteSource, type RemotesDeps } from "./remotes.ts";
+import { connectionKey, createConnections } from "./connections.ts";
+import type { ConnectedRemote, RemoteSource, RemotesDeps } from "./remotes.ts";
 
 export type Prepared = PreparedCheckpoint | PreparedRemote;
 
@@ -92,12 +93,14 @@ export function createPreparation(deps: PreparationDeps): Preparation {
   const entries = new Map<string, Entry>();
   /** By source: versions that differ in their adapter share a checkpoint. */
   const checkpoints = new Map<string, Promise<Checkpoint>>();
-  /** By everything that decides a connection: versions that differ in their adapter share the servers and what is known of them. */
-  const connections = new Map<string, Connection>();
+  const connections = createConnections({
+    ...deps.remotes,
+    text: deps.text,
+    tokenizerDirectory: (source) => directoryOf(source, "tokenizer"),
+    allowedRoots: [...deps.modelsDirs, ...deps.cacheRoots],
+  });
   const converting = createLimiter(PARALLEL_CONVERSIONS);
   const allowedRoots = [...deps.modelsDirs, ...deps.cacheRoots];
-  const connectionKey = ({ source, credential, tokenizer, tempered, contextLength }: RemoteSource): string =>
-    [source, credential, tokenizer, tempered, contextLength].join("\n");
   const keyOf = (version: VersionSource): string => `${connectionKey(version)}\n${version.adapter ?? ""}`;
 
   async function directoryOf(source: string, files: HubFiles): Promise<string> {
@@ -115,38 +118,6 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     return local.kind === "gguf" ? converting(() => deps.materialiseGguf(local.path)) : local.path;
   }
 
-  function connectionOf(version: RemoteSource): Connection {
-    const key = connectionKey(version);
-    const known = connections.get(key);
-    if (known) return known;
-    const connecting = connectRemote(
-      {
-        ...deps.remotes,
-        text: deps.text,
-        tokenizerDirectory: (source) => directoryOf(source, "tokenizer"),
-        allowedRoots,
-      },
-      version,
-    );
-    const connection: Connection = { connecting, held: 0, dropped: false };
-    connections.set(key, connection);
-    connecting.catch(() => {
-      if (connections.get(key) === connection) connections.delete(key);
-    });
-    return connection;
-  }
-
-  function holdConnection(connection: Connection): () => void {
-    connection.held++;
-    let released = false;
-    return () => {
-      if (released) return;
-      released = true;
-      connection.held--;
-      if (connection.dropped && connection.held === 0) void closeConnection(connection);
-    };
-  }
-
   /** The checkpoint of a source, opened once; a failure is not kept. */
   function checkpointOf(source: string): Promise<Checkpoint> {
     const known = checkpoints.get(source);
@@ -162,11 +133,10 @@ export function createPreparation(deps: PreparationDeps): Preparation {
   async function run(version: VersionSource): Promise<Prepared> {
     const { source, adapter } = version;
     if (parseModelSource(source).kind === "openai") {
-      const connection = connectionOf(version);
-      const remote = await connection.connecting;
+      const { remote, hold } = await connections.open(version);
       const files = adapter === null ? null : await openAdapterUnder(adapter, null, deps.modelsDirs);
       if (files && !remote.model.capabilities.adapters) throw noAdapters();
-      return { kind: "remote", ...remote, adapter: files, hold: () => holdConnection(connection) };
+      return { kind: "remote", ...remote, adapter: files, hold };
     }
     const checkpoint = await checkpointOf(source);
     const [text, files] = await Promise.all([
@@ -246,34 +216,14 @@ export function createPreparation(deps: PreparationDeps): Preparation {
       }
       const left = [...entries.keys()];
       if (!left.some((key) => key.startsWith(prefix))) checkpoints.delete(version.source);
-      for (const [key, connection] of [...connections]) {
-        if (!key.startsWith(prefix) || left.some((other) => other.startsWith(`${key}\n`))) continue;
-        connections.delete(key);
-        connection.dropped = true;
-        if (connection.held === 0) void closeConnection(connection);
-      }
+      connections.dropUnless((key) => left.some((other) => other.startsWith(`${key}\n`)));
     },
-    async close() {
-      await Promise.all([...connections.values()].map(closeConnection));
-    },
+    close: () => connections.close(),
     async locate(source) {
       const parsed = parseModelSource(source);
       return parsed.kind === "path" ? (await resolveLocalModel(parsed.path, deps.modelsDirs)).path : source;
     },
   };
-}
-
-interface Connection {
-  connecting: Promise<ConnectedRemote>;
-  /** Requests that use it. */
-  held: number;
-  /** It goes when nobody holds it any more. */
-  dropped: boolean;
-}
-
-/** Never rejects. */
-async function closeConnection({ connecting }: Connection): Promise<void> {
-  await connecting.then(({ model }) => model.close()).catch(() => undefined);
 }
 
 function noAdapters(): Error {

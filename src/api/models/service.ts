@@ -1,18 +1,18 @@
 import { mapLimited } from "../../concurrency.ts";
 import type { ModelStore } from "../../db/model-store.ts";
 import type { ModelRecord, ModelRole, PageQuery } from "../../db/records.ts";
-import type { Capabilities, Engine, Precision } from "../../engine/engine.ts";
+import type { Engine, Precision } from "../../engine/engine.ts";
 import type { Placement } from "../../engine/placement.ts";
 import { fail } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
 import { isRemoteSource } from "../../model/source.ts";
-import { formatProblem } from "../../rlt/formats.ts";
 import { within } from "../../within.ts";
-import { describeModel, NOT_REACHED } from "./describe.ts";
-import { lacking, type Needs } from "./needs.ts";
+import { createAbilityCheck } from "./able.ts";
+import { describeModel } from "./describe.ts";
+import { refuseBadFields } from "./fields.ts";
 import type { Effort, Preparation, Prepared } from "./preparation.ts";
 import { compareRegistration, type Outcome, type StoredBody } from "./registration.ts";
-import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions, Role } from "./registry.ts";
+import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
 import type { ModelResource, RegisterModel, UpdateModel } from "./schemas.ts";
 import { formatOf, type ModelResources, openOptions, resolveDevice, type Version } from "./version.ts";
 
@@ -58,8 +58,6 @@ const IN_PROGRESS: Readonly<Record<Effort, string>> = {
   download: "downloaded",
   connection: "reached and probed",
 };
-/** Names of other models in an error: a hint, not a list. */
-const SUGGESTIONS = 3;
 /** Headers read at once for a list: enough to keep a disk busy, few enough for a network file system. */
 const PARALLEL_READS = 8;
 /** An id that is registered and deleted by others in turn, this often in a row, is not worth another look. */
@@ -72,6 +70,8 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
   const describeDeps = { preparation, placement, capabilities: engine.capabilities, resources };
   const describe = (role: ModelRole, model: ModelRecord, version: Version = model): Promise<ModelResource> =>
     describeModel(describeDeps, role, model, version);
+
+  const requireAble = createAbilityCheck({ preparation, capabilities: engine.capabilities, all });
 
   /** The model and version a name speaks of: `id`, `id@3`. Versions of a deleted model are not served. */
   async function find(
@@ -109,7 +109,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
   ): Promise<HeldModel> {
     const [model, version] = await find(name, role, param);
     const prepared = await prepareNow(version, signal);
-    await require(version, prepared, { role, param, needs });
+    await requireAble(version, prepared, { role, param, needs });
     const { text, adapter } = prepared;
     const common = { id: version.id, version: version.version, text, adapter, format: formatOf(version, role) };
     if (prepared.kind === "remote") {
@@ -127,43 +127,6 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       eosIds: [...new Set([...checkpoint.eosIds, ...text.eosIds])],
       release: held.release,
     };
-  }
-
-  const capabilitiesOf = (prepared: Prepared): Capabilities =>
-    prepared.kind === "remote" ? prepared.model.capabilities : engine.capabilities;
-
-  /** Throws `unsupported_by_backend` where a model cannot do what is needed; says who could. */
-  async function require(
-    version: Version,
-    prepared: Prepared,
-    { role, param, needs }: { role: Role | undefined; param: string | undefined; needs: Needs },
-  ): Promise<void> {
-    const missing = lacking(capabilitiesOf(prepared), needs);
-    if (missing === null) return;
-    const able = (await all()).filter((other) => {
-      if (other.id === version.id || (role && !other.roles.includes(role))) return false;
-      const known = preparation.prepared(other);
-      const capabilities = known
-        ? capabilitiesOf(known)
-        : isRemoteSource(other.source)
-          ? NOT_REACHED
-          : engine.capabilities;
-      return lacking(capabilities, needs) === null;
-    });
-    // Numbers of models with one tokenizer can be compared token by token.
-    const { tokenizerHash } = prepared.text;
-    const alike = able.filter(
-      (other) => (preparation.prepared(other)?.text.tokenizerHash ?? other.tokenizerHash) === tokenizerHash,
-    );
-    const names = (alike.length > 0 ? alike : able).slice(0, SUGGESTIONS).map(({ id }) => id);
-    const advice =
-      names.length > 0
-        ? `${names.join(", ")} can`
-        : needs.exact_temperature === undefined
-          ? "no other registered model can; a checkpoint that this server loads itself could"
-          : "no other registered model can; serve a tempered copy (preceptor models temper) and register it with tempered: " +
-            `${needs.exact_temperature}, or leave out parity to get an error_bound`;
-    throw fail("unsupported_by_backend", `${version.id} cannot ${missing}; ${advice}`, { param });
   }
 
   /** Checks a version before it is written down; a download or conversion goes on behind the answer. */
@@ -292,7 +255,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     async text(name, { role, param, needs = {} } = {}): Promise<ModelText> {
       const [, version] = await find(name, role, param);
       const prepared = await prepareNow(version);
-      await require(version, prepared, { role, param, needs });
+      await requireAble(version, prepared, { role, param, needs });
       return {
         id: version.id,
         version: version.version,
@@ -401,35 +364,6 @@ function firstVersion(role: ModelRole, body: RegisterModel): Version {
     tokenizerHash: null,
     formats: { [role]: body.format },
   };
-}
-
-/** What the schema cannot say. */
-function refuseBadFields(role: ModelRole, body: RegisterModel): void {
-  refuseFieldsOfOthers(body);
-  if (typeof body.format === "string") return;
-  const wrong = formatProblem(body.format, role);
-  if (!wrong) return;
-  throw fail("invalid_value", `format.${wrong.field}: ${wrong.problem}`, { param: `format.${wrong.field}` });
-}
-
-/** Fields that only models from files have, or only those of remote servers. */
-function refuseFieldsOfOthers(body: RegisterModel): void {
-  const instead: Partial<Record<keyof RegisterModel, string>> = isRemoteSource(body.model)
-    ? {
-        precision: "how its weights are stored is the remote server's own affair; leave it out",
-        device: "where it computes is the remote server's own affair; leave it out",
-        pinned: "a remote model takes no memory here; leave it out",
-      }
-    : {
-        credential: "a credential is for remote models; models from files need none, the hub uses HF_TOKEN",
-        tokenizer: "a model from files brings its own tokenizer; this field is for remote models",
-        tempered: "this field is for remote models; a checkpoint that is loaded here is scored at any temperature",
-      };
-  for (const [field, message] of Object.entries(instead)) {
-    const value = body[field as keyof RegisterModel];
-    if (value === undefined || value === "auto" || value === false) continue;
-    throw fail("invalid_value", message, { param: field });
-  }
 }
 
 function notRegistered(

@@ -87,22 +87,28 @@ export function createConnection({ send, baseUrl, key }: ConnectionDeps): Connec
     post: (path, body, options = {}) => ask(path, body, options),
     async *events(path, body, signal) {
       const patience = createPatience(signal, ANSWER_TIMEOUT_MS);
+      let response: IncomingMessage | undefined;
+      let complete = false;
       try {
-        const response = await answer(baseUrl + path, body, patience.signal, patience);
+        response = await answer(baseUrl + path, body, patience.signal, patience);
         if (!/^text\/event-stream\b/.test(response.headers["content-type"] ?? "")) {
           throw garbage("answered no event stream where one was asked for");
         }
         for await (const { data } of parseEvents(timed(response, patience))) {
-          if (data === "[DONE]") return;
-          yield parsedEvent(data, key);
+          complete ||= data === "[DONE]";
+          if (!complete) yield parsedEvent(data, key);
         }
+        complete = true;
       } catch (error) {
+        if (complete) return;
         if (error instanceof RemoteFailure) throw error;
         throw (
           patience.failure() ??
           new RemoteFailure("failed", `broke off its answer (${reasonOf(error)})`, { cause: error })
         );
       } finally {
+        // A connection whose answer was read to its end serves the next request; any other is cut, which ends the work there.
+        if (!complete) response?.destroy();
         patience.end();
       }
     },
@@ -119,6 +125,9 @@ interface Patience {
   end(): void;
 }
 
+/** Made once: an error with its stack is dear where one ends every request. */
+const ENDED = new Error("the request was ended");
+
 function createPatience(caller: AbortSignal | undefined, ms: number): Patience {
   const controller = new AbortController();
   let expired = 0;
@@ -126,10 +135,10 @@ function createPatience(caller: AbortSignal | undefined, ms: number): Patience {
   const start = (limit: number): void => {
     timer = setTimeout(() => {
       expired = limit;
-      controller.abort();
+      controller.abort(ENDED);
     }, limit);
   };
-  const leave = (): void => controller.abort();
+  const leave = (): void => controller.abort(ENDED);
   if (caller?.aborted) leave();
   caller?.addEventListener("abort", leave, { once: true });
   start(ms);
@@ -147,7 +156,6 @@ function createPatience(caller: AbortSignal | undefined, ms: number): Patience {
     end() {
       clearTimeout(timer);
       caller?.removeEventListener("abort", leave);
-      controller.abort();
     },
   };
 }

@@ -172,6 +172,9 @@ interface Target {
   begin(): void;
 }
 
+/** A server that has said everything closes its answer; one that does not is left. */
+const AFTER_END_MS = 1_000;
+
 async function stream(
   remote: Remote,
   request: SampleRequest,
@@ -182,15 +185,18 @@ async function stream(
 ): Promise<void> {
   const { profile } = remote;
   const reporting = reportOf(remote, request);
-  const ended = new AbortController();
-  const both = AbortSignal.any([signal, ended.signal]);
-  setMaxListeners(0, both);
+  // The caller leaves when it has everything; what the server says after that is read all the same.
+  const leaving = new AbortController();
+  const leave = (): void => leaving.abort(signal.reason);
+  if (signal.aborted) leave();
+  else signal.addEventListener("abort", leave, { once: true });
+  let deadline: NodeJS.Timeout | undefined;
   const left = new Set(sequences.keys());
   const bounds = { vocabSize: profile.vocabSize, n: asked.n ?? 1 };
   const last: SampleEvent[] = [];
   try {
     const body = sampleBody(remote, request, model, asked, reporting.alternatives);
-    for await (const value of replica.connection.events("/completions", body, both)) {
+    for await (const value of replica.connection.events("/completions", body, leaving.signal)) {
       const { choices, usage, fingerprint } = readAnswer(value, profile.idsFrom ?? "token_ids", bounds);
       if (fingerprint !== null) remote.fingerprint(replica, fingerprint);
       begin();
@@ -206,7 +212,10 @@ async function stream(
       }
       // The caller has stopped all the others: nobody waits for the rest of this answer.
       if (left.size > 0 && [...left].every((choice) => !sequences[choice]!.open)) return;
-      if (left.size === 0 && usage) return;
+      if (left.size > 0) continue;
+      signal.removeEventListener("abort", leave);
+      deadline ??= setTimeout(leave, AFTER_END_MS);
+      if (usage) channel.push(last.splice(0));
     }
     if (left.size > 0) throw new RemoteFailure("failed", "ended its answer before the text was complete");
   } catch (error) {
@@ -214,7 +223,8 @@ async function stream(
     if (left.size > 0 || signal.aborted) throw error;
   } finally {
     if (last.length > 0) channel.push(last);
-    ended.abort();
+    clearTimeout(deadline);
+    signal.removeEventListener("abort", leave);
   }
 }
 
