@@ -261,3 +261,71 @@ describe("three replicas: one is killed, one is slow, one answers garbage", () =
 });
 
 const toyOf = ({ settings }: FakeVllm) => settings.toy;
+
+describe("rewards at temperature 0.7 from servers that report log-probs at 1", () => {
+  const toy = { vocabSize: 512 };
+  const common = { name: "student", toy, maxModelLen: 4096, lacks: ["tokenize"] as const };
+  const items = [
+    { question: "What is 2+3?", solution: "5", explanation: "Two and three more make five." },
+    { question: "What is 7*6?", solution: "42", explanation: "Seven sixes: 7*5 is 35, and 7 more is 42." },
+  ];
+  let servers: FakeVllm[];
+  let front: Running;
+  beforeAll(async () => {
+    // vLLM; the same weights tempered; and one that divides by any temperature, which knows the truth.
+    servers = await Promise.all([
+      startFake(common),
+      startFake({ ...common, toy: { ...toy, divisor: 0.7 } }),
+      startFake({ ...common, preceptor: true }),
+    ]);
+    front = await startPreceptor({ PRECEPTOR_ALLOWED_HOSTS: "127.0.0.1" });
+    const names = ["plain", "tempered", "exact"];
+    for (const [i, id] of names.entries()) {
+      const tempered = id === "tempered" ? { tempered: 0.7 } : {};
+      const model = { id, model: `openai+${servers[i]!.url}#student`, tokenizer: "llama", ...tempered };
+      for (const role of ["teachers", "students"]) await front.post(`/v1/${role}`, model);
+    }
+  });
+  afterAll(async () => {
+    await front?.close();
+    await Promise.all((servers ?? []).map((server) => server.close()));
+  });
+  const score = async (student: string, more: object = {}): Promise<Json[]> =>
+    (await front.post<Json>("/v1/scores", { student, teacher: student, items, ...more })).data;
+
+  test("a tempered copy gives them exactly", async () => {
+    const exact = await score("exact");
+    const tempered = await score("tempered", { parity: true });
+    exact.forEach(({ reward, solution, kl }, i) => {
+      expect(tempered[i]).not.toHaveProperty("error_bound");
+      expect(tempered[i].reward).toBeCloseTo(reward, 4);
+      expect(tempered[i].solution.logprob_mean).toBeCloseTo(solution.logprob_mean, 4);
+      expect(tempered[i].kl.max).toBeCloseTo(kl.max, 4);
+    });
+  });
+
+  test.each(["k1", "k3"])("otherwise they are estimates whose bound holds (%s)", async (estimator) => {
+    const exact = await score("exact", { kl: { estimator } });
+    const estimated = await score("plain", { kl: { estimator } });
+    exact.forEach(({ reward }, i) => {
+      expect(estimated[i].warnings).toContain("estimated_logprobs");
+      expect(estimated[i].error_bound).toBeGreaterThan(0);
+      expect(Math.abs(estimated[i].reward - reward)).toBeLessThanOrEqual(estimated[i].error_bound);
+      expect(estimated[i].reward).not.toBe(reward);
+    });
+  });
+
+  test("parity, and estimators without a bound, are refused, and who can is named", async () => {
+    for (const more of [{ parity: true }, { kl: { estimator: "full" } }, { kl: { estimator: "topk_tail" } }]) {
+      const body = { student: "plain", teacher: "exact", items, ...more };
+      const { error } = await front.post<Json>("/v1/scores", body, 400);
+      expect(error).toMatchObject({ code: "unsupported_by_backend", param: "student" });
+    }
+    const { error } = await front.post<Json>("/v1/scores", { student: "plain", items, parity: true }, 400);
+    expect(error.message).toMatch(/temperature 0\.7 exactly; .+ can$/);
+    // At 1 they are what the server reports.
+    const [at1] = (await front.post<Json>("/v1/scores", { student: "plain", items, temperature: 1, parity: true }))
+      .data;
+    expect(at1).not.toHaveProperty("error_bound");
+  });
+});
