@@ -102,7 +102,8 @@ async function write(
   made: Generated,
 ): Promise<void> {
   for await (const event of sample(request, writings)) {
-    if (!made.accepted) {
+    // While no server of a remote model answers, none has taken it.
+    if (!made.accepted && !(event.type === "queued" && event.reason === "backend")) {
       made.accepted = true;
       await events.accepted?.();
     }

@@ -127,6 +127,7 @@ const FAULTS_OF_MODELS: ReadonlySet<ErrorCode> = new Set([
   "estimator_needs_shared_tokenizer",
   "unsupported_by_backend",
   "chat_template_missing",
+  "backend_refused",
 ]);
 
 export interface ItemOptions {

@@ -1,7 +1,7 @@
 /** One piece of work at one replica after another until it is done. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { AdapterFiles } from "../../model/checkpoint.ts";
-import { asPreceptorError, endedBy, RemoteFailure } from "./failure.ts";
+import { asPreceptorError, endedBy, isDenial, RemoteFailure } from "./failure.ts";
 import { FIRST_BACKOFF_MS, MAX_ATTEMPTS, MAX_BACKOFF_MS, MAX_RETRY_AFTER_MS } from "./limits.ts";
 import type { LeaseRequest } from "./pool.ts";
 import type { Remote } from "./remote.ts";
@@ -65,7 +65,8 @@ export async function attempt<T>(
     avoid.add(replica);
     const elsewhere = remote.pool.replicas.some((other) => other.state() === "up" && !avoid.has(other));
     const tooLong = !elsewhere && (failure.retryAfterMs ?? 0) > MAX_RETRY_AFTER_MS;
-    const retried = lostAdapter || (failure.kind !== "refused" && !tooLong && tries < MAX_ATTEMPTS);
+    const hopeful = failure.kind !== "refused" || (isDenial(failure) && elsewhere);
+    const retried = lostAdapter || (hopeful && !tooLong && tries < MAX_ATTEMPTS);
     remote.observe({ ...event, type: "failure", failure: failure.kind, message: failure.message, retried });
     if (!retried) throw asPreceptorError(failure, where);
     if (elsewhere || lostAdapter) continue;

@@ -8,6 +8,7 @@ import {
   CHUNK_TIMEOUT_MS,
   MAX_ANSWER_BYTES,
   MAX_ERROR_CHARS,
+  MAX_PAUSE_MS,
   QUESTION_TIMEOUT_MS,
 } from "./limits.ts";
 
@@ -255,7 +256,7 @@ function hostOf(location: string): string {
 function retryAfter({ headers: { "retry-after": value } }: IncomingMessage): number | undefined {
   if (value === undefined) return undefined;
   const ms = /^\s*\d+(\.\d+)?\s*$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+  return Number.isFinite(ms) ? Math.min(Math.max(0, ms), MAX_PAUSE_MS) : undefined;
 }
 
 /** "fetch failed" says nothing; its cause does. */

@@ -1,5 +1,4 @@
 import { isAllowedHost } from "../../allowed-hosts.ts";
-import { allSettledOrThrow } from "../../concurrency.ts";
 import { fail, type PreceptorError } from "../../errors.ts";
 import type { RemoteEngine, RemoteModel, RemoteOptions } from "../engine.ts";
 import { createRemoteAdapters } from "./adapters.ts";
@@ -11,8 +10,9 @@ import { SAME_WEIGHTS_NATS } from "./limits.ts";
 import { createRemoteModel } from "./model.ts";
 import { createPool } from "./pool.ts";
 import { commonProfile, probe } from "./probe.ts";
+import type { Profile } from "./profile.ts";
 import type { Remote, RemoteEvent } from "./remote.ts";
-import { createReplica } from "./replica.ts";
+import { createReplica, type Replica } from "./replica.ts";
 
 export interface OpenAiEngineDeps {
   /** `PRECEPTOR_ALLOWED_HOSTS`: addresses that are not on it are never asked anything. */
@@ -47,13 +47,20 @@ async function connect(
   const { now, send } = deps;
   const connections = options.baseUrls.map((baseUrl) => createConnection({ send, baseUrl, key: options.key }));
   const replicas = connections.map((connection) => createReplica(connection, now));
-  const probed = await allSettledOrThrow(
-    connections.map(async (connection) => ({
-      where: connection.where,
-      profile: await probeReplica(connection, options, signal),
-    })),
-  );
-  const profiles = new Map(replicas.map((replica, i) => [replica, probed[i]!.profile]));
+  const probed = await Promise.allSettled(connections.map((connection) => probe(connection, options, signal)));
+  const profiles = new Map<Replica, Profile>();
+  const absent: Replica[] = [];
+  for (const [i, result] of probed.entries()) {
+    if (result.status === "fulfilled") profiles.set(replicas[i]!, result.value);
+    else if (mayComeBack(result.reason)) absent.push(replicas[i]!);
+    else throw inWords(result.reason, connections[i]!);
+  }
+  // One of them is enough to begin with; the others are tried again like any that fail later.
+  const [first] = absent;
+  if (profiles.size === 0 && first) {
+    const at = replicas.indexOf(first);
+    throw inWords((probed[at] as PromiseRejectedResult).reason, connections[at]!);
+  }
   const adapters = new Map(replicas.map((replica) => [replica, createRemoteAdapters(replica.connection)]));
   const common = () =>
     commonProfile(
@@ -81,15 +88,22 @@ async function connect(
     remote.profile = common();
   };
   const health = createHealth({ remote, options, profiles, changed });
-  return createRemoteModel(remote, health);
+  const model = createRemoteModel(remote, health);
+  for (const replica of absent) {
+    replica.tried(false);
+    health.opened(replica);
+  }
+  return model;
 }
 
-async function probeReplica(connection: Connection, options: RemoteOptions, signal: AbortSignal | undefined) {
-  try {
-    return await probe(connection, options, signal);
-  } catch (error) {
-    throw error instanceof RemoteFailure ? asPreceptorError(error, connection.where, "model") : error;
-  }
+function mayComeBack(error: unknown): boolean {
+  return (
+    error instanceof RemoteFailure && (error.kind === "unreachable" || error.kind === "busy" || error.kind === "failed")
+  );
+}
+
+function inWords(error: unknown, { where }: Connection): unknown {
+  return error instanceof RemoteFailure ? asPreceptorError(error, where, "model") : error;
 }
 
 function notAllowed(url: URL): PreceptorError {

@@ -26,6 +26,11 @@ export class RemoteFailure extends Error {
   }
 }
 
+/** It has not this model, or not for us: another replica may. Other refusals are of the request, wherever it goes. */
+export function isDenial({ kind, status }: RemoteFailure): boolean {
+  return kind === "refused" && (status === 401 || status === 403 || status === 404);
+}
+
 export function garbage(message: string, cause?: unknown): RemoteFailure {
   return new RemoteFailure("garbage", message, { cause });
 }

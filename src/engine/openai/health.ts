@@ -30,6 +30,8 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
   const timers = new Set<NodeJS.Timeout>();
   const fingerprints = new Map<Replica, string>();
   const looking = new Map<Replica, Promise<void>>();
+  /** When a replica was last probed for its fingerprint. */
+  const lookedAt = new Map<Replica, number>();
   let lastUsed = remote.now();
   let round: NodeJS.Timeout | undefined;
 
@@ -41,9 +43,11 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
     const profile = await probe(replica.connection, options, stopped.signal);
     const nats = distance(before?.probe ?? null, profile.probe);
     const sameAsOthers = [...profiles].every(
-      ([other, known]) => other === replica || distance(known.probe, profile.probe) <= SAME_WEIGHTS_NATS,
+      ([other, known]) =>
+        other === replica || other.state() === "open" || distance(known.probe, profile.probe) <= SAME_WEIGHTS_NATS,
     );
-    const alone = profiles.size === 1;
+    // What replicas serve that are out of use themselves is no measure: after an update of all of them the first one decides.
+    const alone = [...profiles.keys()].every((other) => other === replica || other.state() === "open");
     const differs =
       nats > SAME_WEIGHTS_NATS
         ? `its log-probs of one text differ by ${nats.toFixed(2)} nats per token from those before`
@@ -53,7 +57,7 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
     remote.observe({ ...eventOf(replica), type: "probed", differs });
     if (!alone && !sameAsOthers) return false;
     // The same server that can do less than before is not well: what it answers cannot be read.
-    if (before?.identity === profile.identity && lost(before.capabilities, profile.capabilities)) return false;
+    if (before && before.identity === profile.identity && lost(before.capabilities, profile.capabilities)) return false;
     profiles.set(replica, profile);
     try {
       changed();
@@ -86,10 +90,10 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
         (await readCard(replica.connection, options.name, stopped.signal)).identity === profiles.get(replica)?.identity;
       const well = same || (await look(replica));
       if (well && trial) closed(replica);
-      if (!well) keepOut(replica, "it serves other weights than the other replicas");
+      if (!well) keepOut(replica, "it is not what it was, or serves other weights than the other replicas");
     } catch (error) {
       if (stopped.signal.aborted) return;
-      if (trial || !(error instanceof RemoteFailure))
+      if (trial || !(error instanceof RemoteFailure) || error.kind === "refused")
         keepOut(replica, error instanceof Error ? error.message : "it failed");
       else if (replica.failed(error)) opened(replica, error.message);
     }
@@ -140,7 +144,11 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
     fingerprint(replica, value) {
       const before = fingerprints.get(replica);
       fingerprints.set(replica, value);
-      if (before !== undefined && before !== value) check(replica, "changed");
+      // A balancer over two builds changes with every answer.
+      const recently = remote.now() - (lookedAt.get(replica) ?? Number.NEGATIVE_INFINITY) < HEALTH_INTERVAL_MS;
+      if (before === undefined || before === value || recently) return;
+      lookedAt.set(replica, remote.now());
+      check(replica, "changed");
     },
     stop() {
       stopped.abort();

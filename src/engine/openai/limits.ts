@@ -25,6 +25,8 @@ export const FIRST_BACKOFF_MS = 200;
 export const MAX_BACKOFF_MS = 5_000;
 /** A server may ask for a longer pause than its clients want to be kept waiting: they are told instead. */
 export const MAX_RETRY_AFTER_MS = 10_000;
+/** Nobody looks at a replica again before its pause is over, so no server may ask for more than this. */
+export const MAX_PAUSE_MS = 300_000;
 /** Where a busy server names no time. */
 export const DEFAULT_RETRY_AFTER_MS = 1_000;
 

@@ -69,8 +69,9 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
     const { kind, sequences } = request;
     const up = replicas.filter((replica) => replica.state() === "up");
     if (up.length === 0) return "backend";
-    const others = up.filter((replica) => !request.avoid.has(replica));
-    const candidates = (others.length > 0 ? others : up).filter((replica) => replica.hasRoom(sequences));
+    const free = up.filter((replica) => replica.hasRoom(sequences));
+    const others = free.filter((replica) => !request.avoid.has(replica));
+    const candidates = others.length > 0 ? others : free;
     if (candidates.length === 0) return "slots";
     const fastest = Math.min(...candidates.map((replica) => replica.speed(kind) ?? Infinity));
     // Until it has been measured a replica counts as one of the fastest: it gets its share, and then it is known.

@@ -1,6 +1,6 @@
 /** One server of a pool: how busy, how fast and how well it is. */
 import type { Connection } from "./connection.ts";
-import type { RemoteFailure } from "./failure.ts";
+import { isDenial, type RemoteFailure } from "./failure.ts";
 import {
   DEFAULT_RETRY_AFTER_MS,
   FAILURES_TO_OPEN,
@@ -61,8 +61,9 @@ export function createReplica(connection: Connection, now: () => number): Replic
       const before = speeds[kind];
       speeds[kind] = before === undefined ? ms : before + NEWEST * (ms - before);
     },
-    failed({ kind, retryAfterMs }) {
-      if (kind === "refused") return false;
+    failed(failure) {
+      const { kind, retryAfterMs } = failure;
+      if (kind === "refused" && !isDenial(failure)) return false;
       if (kind === "busy") {
         pausedUntil = Math.max(pausedUntil, now() + (retryAfterMs ?? DEFAULT_RETRY_AFTER_MS));
         return false;

@@ -93,7 +93,6 @@ async function whole(
   // vLLM does not draw the same greedy answer several times over.
   const together = remote.profile.manyChoices && request.params.temperature > 0;
   if (request.n > 1 && !together) {
-    begin();
     await each(sequences, (sequence, index) =>
       stream(
         remote,

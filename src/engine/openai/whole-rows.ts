@@ -48,6 +48,8 @@ export async function resultOfRows(
     i++;
   }
   if (i < rows) throw endedEarly();
+  // Whoever produces the reference must not wait for a reader that has left.
+  await theirs?.return(undefined);
   return result;
 }
 

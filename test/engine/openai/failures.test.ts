@@ -289,3 +289,14 @@ test("close ends those who wait for a server", async () => {
   await model.close();
   await expect(sampling).rejects.toMatchObject({ code: "engine_failed" });
 });
+
+test("a replica that no longer serves the model, or not to us, is passed over", async () => {
+  const [lost, good] = [await fake(), await fake()];
+  const { model } = await connect([lost, good]);
+  lost.misbehave({ kind: "status", status: 404, message: "The model `toy` does not exist." });
+  for (let seed = 0; seed < 12; seed++) {
+    const [sampled] = await sampleAll(model, wanted({ seed }));
+    expect(sampled?.ids.length).toBeGreaterThan(0);
+  }
+  expect(good.completions().length).toBeGreaterThanOrEqual(12);
+});

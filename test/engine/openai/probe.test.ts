@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { Capabilities } from "../../../src/engine/engine.ts";
 import { createOpenAiEngine } from "../../../src/engine/openai/engine.ts";
 import type { Feature } from "./fake-vllm.ts";
-import { connect, fake, PROBE, PROMPT, sampleAll, score } from "./fixture.ts";
+import { connect, eventually, fake, PROBE, PROMPT, sampleAll, score } from "./fixture.ts";
 import { drawIds, TOY } from "./toy-model.ts";
 
 const VLLM: Capabilities = {
@@ -182,7 +182,7 @@ test("a server that is not there, or answers anything else, cannot be registered
   const dead = await fake();
   await dead.kill();
   const alive = await fake();
-  const refusal = await connect([alive, dead]).catch((error: unknown) => error);
+  const refusal = await connect([dead]).catch((error: unknown) => error);
   expect(refusal).toMatchObject({ code: "backend_unavailable", param: "model", retryAfterSeconds: 1 });
   expect((refusal as Error).message).toBe(`${dead.where}: cannot be reached (ECONNREFUSED)`);
   for (const [fault, code] of [
@@ -198,6 +198,15 @@ test("a server that is not there, or answers anything else, cannot be registered
     }
   }
 });
+
+test("a pool begins with the replicas that are there; the others join when they come", async () => {
+  const late = await fake();
+  await late.kill();
+  const { model, events } = await connect([await fake(), late]);
+  expect(model.capabilities.sample).toBe(true);
+  await late.revive();
+  await eventually(() => events.some(({ type, where }) => type === "closed" && where === late.where));
+}, 10_000);
 
 test("registering can be given up", async () => {
   const server = await fake();
