@@ -75,7 +75,7 @@ test("models are listed as OpenAI lists them, one by id or version", async () =>
     const response = await app.request(path, { headers: { host: "localhost" } });
     return { status: response.status, body: await response.json() };
   };
-  const model = { id: "fake", object: "model", created: 1_700_000_000, owned_by: "preceptor" };
+  const model = { id: "fake", object: "model", created: 1_700_000_000, owned_by: "preceptor", max_model_len: 4096 };
   expect((await get("/v1/models")).body).toEqual({
     object: "list",
     data: [model],
