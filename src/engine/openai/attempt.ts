@@ -40,6 +40,7 @@ export async function attempt<T>(
     const { where } = replica.connection;
     const event = { model: remote.options.name, where } as const;
     let failure: RemoteFailure;
+    let lostAdapter = false;
     try {
       remote.observe({ ...event, type: "request", kind: request.kind });
       return await at(remote, replica, request, work);
@@ -47,21 +48,22 @@ export async function attempt<T>(
       if (request.signal?.aborted) throw endedBy(request.signal);
       if (!(error instanceof RemoteFailure)) throw error;
       failure = error;
+      // A server that was restarted has lost its adapters; that it does not know the name is then no refusal.
+      lostAdapter = failure.status === 404 && request.adapter !== null && !forgetful.has(replica);
+      // Before the place is given back: whoever waits must not be sent to what has just failed.
+      if (lostAdapter) {
+        forgetful.add(replica);
+        remote.adapters(replica).forget(request.adapter!);
+      } else if (replica.failed(failure)) {
+        remote.observe({ ...event, type: "opened", message: failure.message });
+        remote.opened(replica);
+      }
     } finally {
       lease.release();
     }
     const progress = request.progress?.() ?? 0;
     if (progress > reached) tries = 1;
     reached = progress;
-    // A server that was restarted has lost its adapters; that it does not know the name is then no refusal.
-    const lostAdapter = failure.status === 404 && request.adapter !== null && !forgetful.has(replica);
-    if (lostAdapter) {
-      forgetful.add(replica);
-      remote.adapters(replica).forget(request.adapter!);
-    } else if (replica.failed(failure)) {
-      remote.observe({ ...event, type: "opened", message: failure.message });
-      remote.opened(replica);
-    }
     avoid.add(replica);
     const elsewhere = remote.pool.replicas.some((other) => other.state() === "up" && !avoid.has(other));
     const tooLong = !elsewhere && (failure.retryAfterMs ?? 0) > MAX_RETRY_AFTER_MS;

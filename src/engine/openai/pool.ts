@@ -4,6 +4,7 @@
  */
 
 import { fail } from "../../errors.ts";
+import { once } from "../../once.ts";
 import type { Priority, QueueReason } from "../engine.ts";
 import { createFairQueue, type Waiting } from "../fair-queue.ts";
 import { tooManyWaiting } from "../overload.ts";
@@ -109,7 +110,7 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
       }
       tell(item, { position: ++position, reason });
     }
-    schedule();
+    schedule(stuck === "backend");
   }
 
   function tell(item: Item, place: { position: number; reason: QueueReason }): void {
@@ -122,19 +123,14 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
     replica.active += sequences;
     activeOf.set(client, (activeOf.get(client) ?? 0) + sequences);
     remember(prefixOf(prefix), replica);
-    let released = false;
-    return {
-      replica,
-      release() {
-        if (released) return;
-        released = true;
-        replica.active -= sequences;
-        const left = (activeOf.get(client) ?? 0) - sequences;
-        if (left > 0) activeOf.set(client, left);
-        else activeOf.delete(client);
-        pump();
-      },
-    };
+    const release = once(() => {
+      replica.active -= sequences;
+      const left = (activeOf.get(client) ?? 0) - sequences;
+      if (left > 0) activeOf.set(client, left);
+      else activeOf.delete(client);
+      pump();
+    });
+    return { replica, release };
   }
 
   function remember(prefix: string, replica: Replica): void {
@@ -143,12 +139,13 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
     if (homes.size > MAX_AFFINITIES) homes.delete(homes.keys().next().value as string);
   }
 
-  /** A pause ends by itself; nobody else would look again. */
-  function schedule(): void {
+  /** A pause ends by itself, perhaps since it was looked at (`missed`); nobody else would look again. */
+  function schedule(missed: boolean): void {
     clearTimeout(timer);
     if (queue.size === 0) return;
+    const awaited = missed ? ["paused", "up"] : ["paused"];
     const next = Math.min(
-      ...replicas.map((replica) => (replica.state() === "paused" ? replica.availableAt() : Infinity)),
+      ...replicas.map((replica) => (awaited.includes(replica.state()) ? replica.availableAt() : Infinity)),
     );
     if (next < Infinity) timer = setTimeout(pump, Math.max(1, next - now())).unref();
   }
