@@ -28,8 +28,6 @@ export interface RequestOptions {
 export interface Capabilities {
   sample: boolean;
   logprobs: boolean;
-  /** `logprobs` at any temperature, exactly. */
-  temperature_scoring: boolean;
   /** The temperatures at which `logprobs` is exact where not all are; at others it may answer with an `errorBound`. Null: all. */
   exact_temperatures: readonly number[] | null;
   /** The k most likely ids per position. */

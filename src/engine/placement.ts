@@ -1,6 +1,7 @@
 import { deferred } from "../deferred.ts";
 import { fail } from "../errors.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
+import { once } from "../once.ts";
 import { within } from "../within.ts";
 import type { Engine, EngineModel, ModelLoad, OpenOptions, Precision } from "./engine.ts";
 
@@ -252,12 +253,7 @@ export function createPlacement(deps: PlacementDeps): Placement {
     async hold(checkpoint, options, use = {}) {
       const deadline = Date.now() + waitMs;
       const entry = await admit(checkpoint, options, use, deadline);
-      let released = false;
-      const release = (): void => {
-        if (released) return;
-        released = true;
-        letGo(entry);
-      };
+      const release = once(() => letGo(entry));
       try {
         const model = await within(entry.loading, deadline - Date.now(), use.signal);
         if (closed) throw draining();

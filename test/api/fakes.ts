@@ -232,7 +232,6 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     capabilities: {
       sample: true,
       logprobs: true,
-      temperature_scoring: true,
       exact_temperatures: null,
       topk: true,
       at_ids: true,

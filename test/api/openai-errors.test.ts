@@ -100,7 +100,7 @@ test("an enormous text is refused before it is tokenised", async () => {
 
 test("an engine that cannot report what is asked says so", async () => {
   const { post } = openaiFixture({
-    capabilities: { temperature_scoring: false, exact_temperatures: [1], topk: false },
+    capabilities: { exact_temperatures: [1], topk: false },
   });
   const scoring = { ...base, max_tokens: 0 };
   expect((await post(PATH, { ...scoring, prompt_logprobs: 0 })).status).toBe(200);

@@ -139,7 +139,7 @@ test("an engine without whole distributions says so, whatever else it can", asyn
   const refused = await post(PATH, { ...scoring, prompt_logprobs: -1 });
   expect(refused.body.error).toMatchObject({ code: "unsupported_by_backend", param: "prompt_logprobs" });
   expect((await post(PATH, { ...scoring, prompt_logprobs: 5 })).status).toBe(200);
-  const cold = openaiFixture({ capabilities: { temperature_scoring: false, topk: false } });
+  const cold = openaiFixture({ capabilities: { exact_temperatures: [1], topk: false } });
   expect((await cold.post(PATH, { ...scoring, prompt_logprobs: -1 })).status).toBe(200);
   const warm = await cold.post(PATH, { ...scoring, prompt_logprobs: -1, prompt_logprobs_temperature: 2 });
   expect(warm.body.error.code).toBe("unsupported_by_backend");

@@ -1,4 +1,5 @@
 /** Remote models that are in use: versions that differ in their adapter only share the servers and what is known of them. */
+import { once } from "../../once.ts";
 import { type ConnectedRemote, connectRemote, type RemoteSource, type RemotesDeps } from "./remotes.ts";
 
 export interface Connections {
@@ -27,13 +28,10 @@ export function createConnections(deps: RemotesDeps): Connections {
 
   function hold(connection: Connection): () => void {
     connection.held++;
-    let released = false;
-    return () => {
-      if (released) return;
-      released = true;
+    return once(() => {
       connection.held--;
       if (connection.dropped && connection.held === 0) void disconnect(connection);
-    };
+    });
   }
 
   function connect(version: RemoteSource): Connection {

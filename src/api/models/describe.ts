@@ -27,7 +27,7 @@ export async function describeModel(
   const known = await deps.preparation.look(version);
   const { checkpoint, prepared } = known;
   const remote = prepared?.kind === "remote" ? prepared.model : undefined;
-  const isRemote = remote !== undefined || isRemoteSource(version.source);
+  const isRemote = isRemoteSource(version.source);
   const opened = checkpoint && openOptions(version, checkpoint, deps.resources);
   const [placed, failure, engine] =
     checkpoint && opened
@@ -67,7 +67,6 @@ export async function describeModel(
 export const NOT_REACHED: Capabilities = {
   sample: false,
   logprobs: false,
-  temperature_scoring: false,
   exact_temperatures: [],
   topk: false,
   at_ids: false,
@@ -78,7 +77,7 @@ export const NOT_REACHED: Capabilities = {
 };
 
 function capabilitiesOf({ exact_temperatures: exact, ...flags }: Capabilities): ModelResource["capabilities"] {
-  return { ...flags, exact_temperatures: exact && [...exact] };
+  return { ...flags, temperature_scoring: exact === null, exact_temperatures: exact && [...exact] };
 }
 
 function statusOf(

@@ -28,6 +28,6 @@ export function lacking(able: Capabilities, { exact_temperature: temperature, ..
   return `report log-probs at temperature ${temperature} exactly`;
 }
 
-export function isExactAt({ exact_temperatures: exact }: Capabilities, temperature: number): boolean {
+function isExactAt({ exact_temperatures: exact }: Capabilities, temperature: number): boolean {
   return exact === null || exact.includes(temperature);
 }

@@ -1,7 +1,9 @@
 import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
 import { type GenerationCaller, type Job, provenanceOf, usageOf } from "./generate.ts";
+import { WHOLE_VOCABULARY } from "./limits.ts";
 import { type NeutralTable, refuseUnsupported } from "./neutral-fields.ts";
+import { promptNeeds } from "./prompt-logprobs.ts";
 import { checkStreamOptions } from "./sampling.ts";
 import type { SamplingFields } from "./schemas-sampling.ts";
 
@@ -20,14 +22,12 @@ type Body = { model: string; max_tokens?: number | null | undefined } & Pick<
   "stream" | "stream_options" | "prompt_logprobs" | "prompt_logprobs_temperature"
 >;
 
-/** Nothing is sampled with `max_tokens: 0`; a whole vocabulary has every log-prob in it. */
-function needsOf({ max_tokens, prompt_logprobs: k, prompt_logprobs_temperature: temperature }: Body): Needs {
-  const whole = k === -1;
+/** Nothing is sampled with `max_tokens: 0`. */
+function needsOf({ max_tokens, prompt_logprobs: asked, prompt_logprobs_temperature: temperature }: Body): Needs {
+  const k = asked === WHOLE_VOCABULARY ? "all" : asked;
   return {
     sample: max_tokens !== 0,
-    ...(typeof k === "number"
-      ? { logprobs: !whole, topk: k > 0, distributions: whole, exact_temperature: temperature ?? 1 }
-      : {}),
+    ...(k === null || k === undefined ? {} : promptNeeds({ k, temperature: temperature ?? 1 })),
   };
 }
 

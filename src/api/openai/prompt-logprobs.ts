@@ -1,9 +1,9 @@
 import { setImmediate as yieldToOthers } from "node:timers/promises";
 import type { Caller } from "../../caller.ts";
-import type { Capabilities, LogprobsResult } from "../../engine/engine.ts";
+import type { LogprobsResult } from "../../engine/engine.ts";
 import { fail } from "../../errors.ts";
 import type { TextModel } from "../../text/text.ts";
-import { isExactAt } from "../models/needs.ts";
+import { lacking, type Needs } from "../models/needs.ts";
 import type { HeldModel } from "../models/registry.ts";
 import { LOWEST_LOGPROB } from "./limits.ts";
 import { tokenText } from "./token-text.ts";
@@ -44,9 +44,9 @@ export interface ScoreOptions extends Caller {
 
 /** Scores a prompt under the model. Throws `unsupported_by_backend` where the engine cannot. */
 export async function scorePrompt(held: HeldModel, ids: Int32Array, options: ScoreOptions): Promise<PromptScores> {
-  const missing = missingFor(held.engine.capabilities, options);
+  const missing = lacking(held.engine.capabilities, promptNeeds(options));
   if (missing !== null) {
-    throw fail("unsupported_by_backend", `the engine of ${held.id} cannot report ${missing}`, {
+    throw fail("unsupported_by_backend", `${held.id} cannot ${missing}`, {
       param: "prompt_logprobs",
     });
   }
@@ -68,12 +68,10 @@ export async function scorePrompt(held: HeldModel, ids: Int32Array, options: Sco
   return pickScores(results[0], from, k);
 }
 
-/** What the engine would have to be able to do, in words; null: it can. */
-function missingFor(able: Capabilities, { k, temperature }: ScoreOptions): string | null {
-  if (k === "all" && !able.distributions) return "log-probs of the whole vocabulary (prompt_logprobs: -1)";
-  if (k !== "all" && !able.logprobs) return "log-probs of prompts";
-  if (k !== "all" && k > 0 && !able.topk) return "top-k log-probs";
-  return isExactAt(able, temperature) ? null : `log-probs at temperature ${temperature}`;
+/** What reporting a prompt's log-probs asks of a model; a whole vocabulary has every log-prob in it. */
+export function promptNeeds({ k, temperature }: Pick<ScoreOptions, "k" | "temperature">): Needs {
+  const whole = k === "all";
+  return { logprobs: !whole, topk: !whole && k > 0, distributions: whole, exact_temperature: temperature };
 }
 
 function pickScores(result: LogprobsResult | undefined, from: number, k: number): PromptScores {

@@ -4,7 +4,6 @@ import type { Capabilities } from "../engine.ts";
 export const CAPABILITIES: Capabilities = {
   sample: true,
   logprobs: true,
-  temperature_scoring: true,
   exact_temperatures: null,
   topk: true,
   at_ids: true,

@@ -2,6 +2,7 @@ import { createGraph } from "../../graph/builder.ts";
 import { matmulQuantised } from "../../graph/ops/quantised.ts";
 import { encodeModel } from "../../graph/proto/onnx.ts";
 import { quantiseRows, type Scheme } from "../../graph/quantise.ts";
+import { noise } from "./noise.ts";
 import { createSession, type SessionOptions, tensor } from "./runtime.ts";
 
 /** A matrix of several blocks of either size, and numbers of rows on both sides of what a kernel takes in one go. */
@@ -11,11 +12,11 @@ const ODD = [1, 3, 31, 63];
 /**
  * Some kernels take rows in pairs and compute the last of an odd number of them in another order, so that what a row becomes would
  * depend on how many there are (engine.md 2.7). Which do depends on block size and processor (blocks of 32 at 4 bits: on AVX2, not
- * with AVX-512), so it is tried: a few milliseconds per load.
+ * with AVX-512), so it is tried: some tens of milliseconds per load.
  */
 export function needsEvenRows(scheme: Scheme, options: SessionOptions): boolean {
   const g = createGraph("row-order");
-  const { packed, scales, zeros } = quantiseRows(numbers(ROWS * COLUMNS, 3), COLUMNS, scheme);
+  const { packed, scales, zeros } = quantiseRows(noise(ROWS * COLUMNS, 3), COLUMNS, scheme);
   const blocks = Math.ceil(COLUMNS / scheme.block);
   const weight = {
     scheme,
@@ -27,7 +28,7 @@ export function needsEvenRows(scheme: Scheme, options: SessionOptions): boolean 
   };
   g.output(matmulQuantised(g, g.input("x", "float", ["M", COLUMNS]), weight, "y"));
   const session = createSession(encodeModel(g.build()), options);
-  const x = numbers(MOST * COLUMNS, 5);
+  const x = noise(MOST * COLUMNS, 5);
   const product = (rows: number): Float32Array =>
     session.run({ x: tensor("float32", [rows, COLUMNS], x.subarray(0, rows * COLUMNS)) }, ["y"]).y as Float32Array;
   try {
@@ -36,13 +37,4 @@ export function needsEvenRows(scheme: Scheme, options: SessionOptions): boolean 
   } finally {
     session.dispose();
   }
-}
-
-/** In [−1, 1), without a pattern that would hide a wrong order; the same every time. */
-function numbers(length: number, seed: number): Float32Array {
-  let state = seed >>> 0;
-  return Float32Array.from({ length }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
 }

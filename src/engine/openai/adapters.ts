@@ -1,5 +1,7 @@
 /** LoRA adapters at one replica: loaded before their first use, under a name that their bytes decide. */
+
 import type { AdapterFiles } from "../../model/checkpoint.ts";
+import { once } from "../../once.ts";
 import type { Connection } from "./connection.ts";
 import { RemoteFailure } from "./failure.ts";
 import { MAX_ADAPTERS } from "./limits.ts";
@@ -50,12 +52,10 @@ export function createRemoteAdapters(connection: Connection): RemoteAdapters {
       loaded.delete(name);
       loaded.set(name, entry);
       entry.users++;
-      let held = true;
-      const release = (): void => {
-        if (held) entry.users--;
-        held = false;
+      const release = once(() => {
+        entry.users--;
         retire();
-      };
+      });
       try {
         await entry.loading;
         signal?.throwIfAborted();

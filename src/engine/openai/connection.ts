@@ -1,5 +1,6 @@
 /** HTTP to one base URL: JSON and event streams, time limits, and failures in the server's own words. */
 import type { IncomingMessage } from "node:http";
+import { reasonOf } from "../../error-reason.ts";
 import { parseEvents } from "../../parse-events.ts";
 import { endedBy, garbage, RemoteFailure } from "./failure.ts";
 import type { SendHttp } from "./http.ts";
@@ -257,11 +258,4 @@ function retryAfter({ headers: { "retry-after": value } }: IncomingMessage): num
   if (value === undefined) return undefined;
   const ms = /^\s*\d+(\.\d+)?\s*$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
   return Number.isFinite(ms) ? Math.min(Math.max(0, ms), MAX_PAUSE_MS) : undefined;
-}
-
-/** "fetch failed" says nothing; its cause does. */
-function reasonOf(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  if (!(cause instanceof Error)) return "unknown error";
-  return (cause as NodeJS.ErrnoException).code ?? cause.message.slice(0, 120);
 }

@@ -6,7 +6,6 @@ import { type Connection, createConnection } from "./connection.ts";
 import { asPreceptorError, RemoteFailure } from "./failure.ts";
 import { createHealth } from "./health.ts";
 import { createHttp, type SendHttp } from "./http.ts";
-import { SAME_WEIGHTS_NATS } from "./limits.ts";
 import { createRemoteModel } from "./model.ts";
 import { createPool } from "./pool.ts";
 import { commonProfile, probe } from "./probe.ts";
@@ -62,18 +61,8 @@ async function connect(
     throw inWords((probed[at] as PromiseRejectedResult).reason, connections[at]!);
   }
   const adapters = new Map(replicas.map((replica) => [replica, createRemoteAdapters(replica.connection)]));
-  const common = () =>
-    commonProfile(
-      [...profiles].map(
-        ([
-          {
-            connection: { where },
-          },
-          profile,
-        ]) => ({ where, profile }),
-      ),
-      SAME_WEIGHTS_NATS,
-    );
+  const common = (): Profile =>
+    commonProfile([...profiles].map(([{ connection }, profile]) => ({ where: connection.where, profile })));
   const remote: Remote = {
     options,
     pool: createPool(replicas, now),

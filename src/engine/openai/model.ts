@@ -1,5 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { fail } from "../../errors.ts";
+import { isObject } from "../../model/json.ts";
 import type { ModelLoad, RemoteModel } from "../engine.ts";
 import { checkDistributions, checkLogprobs, checkSample } from "../validate.ts";
 import { endedBy, RemoteFailure } from "./failure.ts";
@@ -7,7 +8,6 @@ import type { Health } from "./health.ts";
 import type { Remote } from "./remote.ts";
 import { remoteSample } from "./sampling.ts";
 import { remoteDistributions, remoteLogprobs } from "./scoring.ts";
-import { isObject } from "./wire.ts";
 
 /** A pool of servers as an `EngineModel`. Bad input is refused here, in the same words as by the embedded engine. */
 export function createRemoteModel(remote: Remote, health: Health): RemoteModel {

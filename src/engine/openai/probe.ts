@@ -1,15 +1,15 @@
 /** What a server can do, found out with a handful of requests of a few tokens each. */
 
 import { fail } from "../../errors.ts";
+import { isObject } from "../../model/json.ts";
 import type { Capabilities, RemoteOptions } from "../engine.ts";
 import type { Connection } from "./connection.ts";
 import { garbage, RemoteFailure } from "./failure.ts";
-import { MAX_ALTERNATIVES, MAX_WHOLE_VOCABULARY, QUESTION_TIMEOUT_MS } from "./limits.ts";
+import { MAX_ALTERNATIVES, MAX_WHOLE_VOCABULARY, QUESTION_TIMEOUT_MS, SAME_WEIGHTS_NATS } from "./limits.ts";
 import type { Profile } from "./profile.ts";
 import { NO_OTHER_FILTERS } from "./sampling.ts";
 import {
   type IdsFrom,
-  isObject,
   list,
   object,
   readAnswer,
@@ -65,7 +65,6 @@ export async function probe(connection: Connection, options: RemoteOptions, sign
   const capabilities: Capabilities = {
     sample: sampled.idsFrom !== null,
     logprobs: prompts.plain !== null,
-    temperature_scoring: prompts.scales || prompts.wholeRows,
     exact_temperatures: prompts.plain === null ? [] : prompts.scales || prompts.wholeRows ? null : [options.tempered],
     topk: prompts.alternatives > 0,
     at_ids: prompts.wholeRows,
@@ -302,13 +301,13 @@ async function probeAdapters(connection: Connection, signal: AbortSignal | undef
 }
 
 /** What every one of them can do. They must agree on what they are: throws `backend_failed` where two serve different weights. */
-export function commonProfile(profiles: readonly { where: string; profile: Profile }[], sameNats: number): Profile {
+export function commonProfile(profiles: readonly { where: string; profile: Profile }[]): Profile {
   const [first, ...others] = profiles;
   if (!first) throw garbage("no replica answered");
   let common = first.profile;
   for (const { where, profile } of others) {
     const difference = distance(first.profile.probe, profile.probe);
-    if (difference > sameNats || profile.vocabSize !== common.vocabSize) {
+    if (difference > SAME_WEIGHTS_NATS || profile.vocabSize !== common.vocabSize) {
       throw fail(
         "backend_failed",
         `${where} and ${first.where} serve different weights: their log-probs of one text differ by ${difference.toFixed(2)} nats per token`,
@@ -335,7 +334,6 @@ function meet(a: Profile, b: Profile): Profile {
     capabilities: {
       sample: both("sample") && sampleAlike,
       logprobs: both("logprobs"),
-      temperature_scoring: both("temperature_scoring"),
       exact_temperatures:
         exact.find((temperatures) => temperatures?.length === 0) ??
         exact.find((temperatures) => temperatures !== null) ??

@@ -7,7 +7,7 @@ import { attempt, type Place } from "./attempt.ts";
 import { type Channel, createChannel } from "./channel.ts";
 import { garbage, RemoteFailure } from "./failure.ts";
 import { contextLengthOf, type Remote } from "./remote.ts";
-import { leastOf, rescale } from "./temperature.ts";
+import { estimateAt } from "./temperature.ts";
 import { readAnswer, type WireChoice, type WireToken } from "./wire.ts";
 
 /** Where one sequence stands. */
@@ -302,14 +302,12 @@ function reportOf({ profile, options }: Remote, request: SampleRequest): Reporti
     alternatives: profile.sampleAlternatives,
     report({ id, logprob, top }) {
       if (!top) throw garbage("answered no alternatives to a token where they were asked for");
-      const known = top.ids.includes(id) ? top.logprobs : Float32Array.of(...top.logprobs, logprob);
-      const least = leastOf(top.ids, top.logprobs, id);
-      const { logNormaliser, bound } = rescale(known, { least, vocabSize: profile.vocabSize, temperature: wanted });
-      const scaled = (value: number): number => value / wanted - logNormaliser;
+      const own = { id, logprob: told(logprob) };
+      const { at, bound } = estimateAt(top, own, { vocabSize: profile.vocabSize, temperature: wanted });
       return {
-        logprob: scaled(told(logprob)),
+        logprob: at(logprob),
         errorBound: bound,
-        ...(topLogprobs > 0 ? { top: first({ ids: top.ids, logprobs: top.logprobs.map(scaled) }, topLogprobs) } : {}),
+        ...(topLogprobs > 0 ? { top: first({ ids: top.ids, logprobs: top.logprobs.map(at) }, topLogprobs) } : {}),
       };
     },
   };

@@ -13,7 +13,7 @@ import { attempt } from "./attempt.ts";
 import { garbage } from "./failure.ts";
 import { MAX_WHOLE_ENTRIES } from "./limits.ts";
 import type { Remote } from "./remote.ts";
-import { leastOf, rescale } from "./temperature.ts";
+import { estimateAt } from "./temperature.ts";
 import { resultOfRows } from "./whole-rows.ts";
 import { readAnswer, readPromptLogprobs, type WirePosition } from "./wire.ts";
 
@@ -85,9 +85,7 @@ function estimate(
   vocabSize: number,
   temperature: number,
 ): Scaled {
-  const least = leastOf(ids, logprobs, own);
-  const { logNormaliser, bound } = rescale(logprobs, { least, vocabSize, temperature });
-  const at = (value: number): number => value / temperature - logNormaliser;
+  const { at, bound } = estimateAt({ ids, logprobs }, { id: own, logprob }, { vocabSize, temperature });
   return { logprob: at(logprob), ids, logprobs: logprobs.map(at), bound };
 }
 
@@ -130,17 +128,15 @@ async function scorePrompt(
       { signal },
     );
     const positions = readPromptLogprobs(value, { ids: text, from, to, vocabSize: profile.vocabSize });
-    const { usage, fingerprint } = readAnswer(value, profile.idsFrom ?? "token_ids", {
-      vocabSize: profile.vocabSize,
-      n: 1,
-    });
+    const bounds = { vocabSize: profile.vocabSize, n: 1 };
+    const { usage, fingerprint } = readAnswer(value, profile.idsFrom ?? "token_ids", bounds);
     if (fingerprint !== null) remote.fingerprint(replica, fingerprint);
     replica.succeeded("score", remote.now() - started);
     return { positions, cachedTokens: usage?.cachedTokens ?? 0 };
   });
 }
 
-export function scoreBody(
+function scoreBody(
   { profile }: Pick<Remote, "profile">,
   model: string,
   { ids, from, alternatives, scale }: { ids: Int32Array; from: number; alternatives: number; scale: number },

@@ -52,3 +52,21 @@ export function rescale(
   const high = Math.log(sum + (a > 1 ? concentrated(most) : even(most)));
   return { logNormaliser: (low + high) / 2, bound: (high - low) / 2 };
 }
+
+export interface Estimate {
+  /** A reported log-prob of the same position → its estimate at the temperature. */
+  at(logprob: number): number;
+  bound: number;
+}
+
+/** Of one position, from what a server reported of it in falling order (`top`) and the text's own token. */
+export function estimateAt(
+  top: { ids: Int32Array; logprobs: Float32Array },
+  own: { id: number; logprob: number },
+  { vocabSize, temperature }: { vocabSize: number; temperature: number },
+): Estimate {
+  const known = top.ids.includes(own.id) ? top.logprobs : Float32Array.of(...top.logprobs, own.logprob);
+  const least = leastOf(top.ids, top.logprobs, own.id);
+  const { logNormaliser, bound } = rescale(known, { least, vocabSize, temperature });
+  return { at: (logprob) => logprob / temperature - logNormaliser, bound };
+}

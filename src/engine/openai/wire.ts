@@ -2,6 +2,7 @@
  * What servers answer at `/v1/completions`, checked before it is believed. Field names as in vLLM 0.33
  * (entrypoints/openai/completion/protocol.py); where token ids stand elsewhere (llama.cpp), `idsFrom` says so.
  */
+import { isObject, type JsonObject } from "../../model/json.ts";
 import type { TopLogprobs } from "../engine.ts";
 import { garbage } from "./failure.ts";
 
@@ -43,8 +44,6 @@ export interface WireAnswer {
   fingerprint: string | null;
 }
 
-type Fields = Record<string, unknown>;
-
 /** Throws `RemoteFailure` ("garbage"). */
 export function readAnswer(value: unknown, idsFrom: IdsFrom, bounds: WireBounds): WireAnswer {
   const { choices, usage, system_fingerprint: fingerprint } = object(value, "an answer");
@@ -55,7 +54,7 @@ export function readAnswer(value: unknown, idsFrom: IdsFrom, bounds: WireBounds)
   };
 }
 
-function readChoice(choice: Fields, idsFrom: IdsFrom, bounds: WireBounds): WireChoice {
+function readChoice(choice: JsonObject, idsFrom: IdsFrom, bounds: WireBounds): WireChoice {
   const { index, finish_reason: finish } = choice;
   if (!isIndex(index, bounds.n)) throw garbage(`answered choice ${shown(index)} of ${bounds.n}`);
   return { index, tokens: readTokens(choice, idsFrom, bounds.vocabSize), finish: readFinish(finish) };
@@ -67,7 +66,7 @@ function readFinish(finish: unknown): WireChoice["finish"] {
   throw garbage(`ended a choice with ${shown(finish)}`);
 }
 
-function readTokens(choice: Fields, idsFrom: IdsFrom, vocabSize: number): WireToken[] {
+function readTokens(choice: JsonObject, idsFrom: IdsFrom, vocabSize: number): WireToken[] {
   const logprobs = isObject(choice.logprobs) ? choice.logprobs : null;
   if (idsFrom === "content") {
     return list(logprobs?.content ?? [], "logprobs.content").map((entry) => {
@@ -183,10 +182,6 @@ function readId(value: unknown, vocabSize: number): number {
   throw garbage(`answered token ${shown(value)}; the vocabulary has ${vocabSize}`);
 }
 
-export function isObject(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
@@ -195,7 +190,7 @@ function isIndex(value: unknown, length: number): value is number {
   return isCount(value) && value < length;
 }
 
-export function object(value: unknown, what: string): Fields {
+export function object(value: unknown, what: string): JsonObject {
   if (isObject(value)) return value;
   throw garbage(`answered ${shown(value)} for ${what}`);
 }

@@ -1,18 +1,10 @@
 import { type FileHandle, mkdir, open, rename, rm, statfs, truncate } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { reasonOf } from "../../error-reason.ts";
 import { fail } from "../../errors.ts";
 import { fileSize, type RepoCache } from "./cache.ts";
 import { withLock } from "./lock.ts";
-import {
-  givenUp,
-  hubRequest,
-  IDLE_TIMEOUT_MS,
-  MAX_ATTEMPTS,
-  pause,
-  reasonOf,
-  TransientError,
-  withRetries,
-} from "./request.ts";
+import { givenUp, hubRequest, IDLE_TIMEOUT_MS, MAX_ATTEMPTS, pause, TransientError, withRetries } from "./request.ts";
 import { refusal } from "./status.ts";
 import type { HubDeps } from "./types.ts";
 import { matchesEtag } from "./verify.ts";

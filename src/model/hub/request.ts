@@ -1,5 +1,6 @@
 import { setTimeout as wait } from "node:timers/promises";
 import { isAllowedHost } from "../../allowed-hosts.ts";
+import { reasonOf } from "../../error-reason.ts";
 import { fail, type PreceptorError } from "../../errors.ts";
 import type { HubDeps } from "./types.ts";
 
@@ -95,13 +96,6 @@ async function send(url: URL, deps: HubDeps, init: RequestInit): Promise<Respons
     if (deps.signal?.aborted) throw fail("cancelled", "the download was cancelled", { cause });
     throw new TransientError(`${url.host} cannot be reached (${reasonOf(cause)})`, undefined, cause);
   }
-}
-
-/** "fetch failed" says nothing; its cause does. */
-export function reasonOf(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  if (!(cause instanceof Error)) return "unknown error";
-  return (cause as NodeJS.ErrnoException).code ?? cause.message.slice(0, 120);
 }
 
 function checkHost(url: URL, endpoint: URL, allowed: readonly string[] | undefined): void {

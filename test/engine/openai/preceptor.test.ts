@@ -46,7 +46,6 @@ test("it is found able to do everything but train and load adapters", async () =
   expect(model.capabilities).toEqual({
     sample: true,
     logprobs: true,
-    temperature_scoring: true,
     exact_temperatures: null,
     topk: true,
     at_ids: true,

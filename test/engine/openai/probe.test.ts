@@ -9,7 +9,6 @@ import { drawIds, TOY } from "./toy-model.ts";
 const VLLM: Capabilities = {
   sample: true,
   logprobs: true,
-  temperature_scoring: false,
   exact_temperatures: [1],
   topk: true,
   at_ids: false,
@@ -19,7 +18,7 @@ const VLLM: Capabilities = {
   batch_invariant: false,
 };
 
-const ALL_ROWS = { temperature_scoring: true, exact_temperatures: null, at_ids: true, distributions: true };
+const ALL_ROWS = { exact_temperatures: null, at_ids: true, distributions: true };
 const NO_SCORES = { logprobs: false, exact_temperatures: [], topk: false };
 
 test("each server is found able to do what it can", async () => {
@@ -31,7 +30,7 @@ test("each server is found able to do what it can", async () => {
     [{ maxLogprobs: -1, toy: { vocabSize: 9000 } }, {}],
     [{ maxLogprobs: 5 }, {}],
     [{ maxLogprobs: 1 }, { topk: false }],
-    [{ preceptor: true }, { temperature_scoring: true, exact_temperatures: null }],
+    [{ preceptor: true }, { exact_temperatures: null }],
     [lacking("prompt_logprobs"), NO_SCORES],
     [lacking("token_ids"), {}],
     [lacking("token_ids", "named_tokens"), { sample: false }],

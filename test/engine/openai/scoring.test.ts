@@ -66,7 +66,7 @@ test("at another temperature: estimates whose bound covers the truth, also of th
     const toy: Toy = { ...TOY, vocabSize };
     const server = await fake({ toy });
     const { model } = await connect([server]);
-    expect(model.capabilities).toMatchObject({ temperature_scoring: false, exact_temperatures: [1], at_ids: false });
+    expect(model.capabilities).toMatchObject({ exact_temperatures: [1], at_ids: false });
     for (const temperature of [0.7, 1.5]) {
       const { logprobs, errorBound, topLogprobs, topIds } = await score(model, TEXT, { temperature, topK: 2 });
       const rows = rowsOf(toy, TEXT, temperature);
@@ -108,7 +108,6 @@ test("whole rows: everything about a position, at any temperature, exactly", asy
   const server = await fake({ maxLogprobs: -1 });
   const { model } = await connect([server]);
   expect(model.capabilities).toMatchObject({
-    temperature_scoring: true,
     exact_temperatures: null,
     at_ids: true,
     distributions: true,
@@ -196,7 +195,7 @@ test("whole rows are refused where the server, or the size of the answer, does n
 test("a server that scales, and skips what nobody asked for, is asked to (Preceptor)", async () => {
   const server = await fake({ preceptor: true, maxLogprobs: -1 });
   const { model } = await connect([server]);
-  expect(model.capabilities).toMatchObject({ temperature_scoring: true, exact_temperatures: null });
+  expect(model.capabilities).toMatchObject({ exact_temperatures: null });
   const result = await score(model, TEXT, { from: 6, temperature: 0.7, topK: 3, rank: true });
   const rows = rowsOf(TOY, TEXT, 0.7).slice(5);
   expect(

@@ -8,6 +8,7 @@ import { encodeModel } from "../../../graph/proto/onnx.ts";
 import { readExternalData } from "../../../graph/proto/read.ts";
 import { createWeights } from "../../../graph/weights.ts";
 import type { ComputeGuard } from "../exit-guard.ts";
+import { noise } from "../noise.ts";
 import { createSession, type PackTarget, type Session, tensor } from "../runtime.ts";
 import { located, type PackedMatrices } from "./index-file.ts";
 
@@ -24,7 +25,7 @@ export interface PackedForm {
   blobs: { offset: number; bytes: number }[];
 }
 
-/** Rows of the check: even, as block-128 kernels compute an odd last row in another order (engine.md 2.7). */
+/** Rows of the check: even, as some kernels compute an odd last row in another order (row-order.ts). */
 const CHECK_ROWS = 4;
 
 /** Hash of matrix · fixed noise, per matrix. */
@@ -104,15 +105,6 @@ function open(io: Products, piece: readonly Matrix[], matrices: PackedMatrices, 
 }
 
 const inputOf = (columns: number): string => `x.${columns}`;
-
-/** Uniform in [−1, 1), the same every time. */
-function noise(length: number): Float32Array {
-  let state = 1;
-  return Float32Array.from({ length }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
-}
 
 const digest = ({ buffer, byteOffset, byteLength }: Float32Array): string =>
   createHash("sha256")
