@@ -30,6 +30,7 @@ export const CATALOGUE = {
   chat_template_failed: [400, "invalid_request_error"],
   estimator_needs_shared_tokenizer: [400, "invalid_request_error"],
   unsupported_by_backend: [400, "invalid_request_error"],
+  empty_loss: [400, "invalid_request_error"],
   // 400: a model that cannot be registered
   model_source_not_allowed: [400, "invalid_request_error"],
   model_source_not_found: [400, "invalid_request_error"],
@@ -60,6 +61,7 @@ export const CATALOGUE = {
   // the server
   internal_error: [500, "server_error"],
   engine_failed: [500, "server_error"],
+  loss_not_finite: [500, "server_error"],
   backend_failed: [502, "server_error"],
   interrupted: [500, "server_error"],
   model_loading: [503, "unavailable_error"],

@@ -3,6 +3,7 @@
  * token ids"). An engine speaks token ids; text, templates, HTTP and SQL stay outside. The training primitives
  * (`forwardBackward`, `optimStep`) join this file with the issue that builds them.
  */
+import type { LossName } from "../graph/losses.ts";
 import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
 
 /**
@@ -170,6 +171,59 @@ export interface DistributionsRequest extends RequestOptions {
 
 /** Rows per chunk of `distributions` (the last chunk may be shorter). 16 rows × 152 k ids × 4 bytes = 10 MB in flight. */
 export const DISTRIBUTION_ROWS = 16;
+
+/** One sequence to learn from; arrays are as long as `ids`, and entry t speaks of token t. */
+export interface TrainingSequence {
+  /** (T) */
+  ids: Int32Array;
+  /** What each token counts, ≥ 0; entry 0 is 0, for nothing predicts the first token. */
+  weights: Float32Array;
+  advantages?: Float32Array;
+  /** Log-probs of the reference model at the temperature of the loss. */
+  reference?: Float32Array;
+  /** Log-probs of the policy that sampled. */
+  old?: Float32Array;
+}
+
+export interface LossConfig {
+  loss: LossName;
+  /** Logits are divided by it. Default 1. */
+  temperature?: number;
+  /** Coefficient of the KL term against `reference`. Default 0. */
+  beta?: number;
+  /** Of ppo: the ratio is kept in 1 − clipLow … 1 + clipHigh. */
+  clipLow?: number;
+  clipHigh?: number;
+  /** Report log-probs of tokens that carry no weight too, which costs a head product each. */
+  everyToken?: boolean;
+}
+
+export interface TrainingResult {
+  loss: number;
+  /** Per sequence (T), at the temperature of the loss; NaN where none was computed. */
+  logprobs: Float32Array[];
+}
+
+/** A new adapter. */
+export interface LoraOptions {
+  rank: number;
+  /** The update is multiplied by alpha / rank, or by alpha / √rank with `rsLora` (arXiv 2312.03732). */
+  alpha: number;
+  rsLora: boolean;
+  /** `q_proj k_proj v_proj o_proj gate_proj up_proj down_proj` */
+  targets: readonly string[];
+  seed: number;
+}
+
+/** AdamW with decoupled weight decay. */
+export interface OptimStep {
+  learningRate: number;
+  betas: readonly [number, number];
+  eps: number;
+  weightDecay: number;
+  /** Largest norm of all gradients together; null: as they are. */
+  clip: number | null;
+}
 
 /** One loaded base model. All methods may be called concurrently; the engine decides how work shares the machine. */
 export interface EngineModel {

@@ -9,6 +9,7 @@ import type {
   Value,
   ValueInfo,
 } from "./ir.ts";
+import type { Tape } from "./tape.ts";
 
 export interface NodeOptions {
   attributes?: Readonly<Record<string, Attribute>>;
@@ -21,6 +22,9 @@ export interface NodeOptions {
 
 /** Collects nodes and hands out typed values. Ops (`graph/ops/`) are functions over it. */
 export interface GraphBuilder {
+  /** Where ops note how gradients pass through them; null: nobody asks for gradients. */
+  tape: Tape | null;
+  /** The same name twice is the same input. */
   input(name: string, type: ElementType, dims: readonly Dim[]): Value;
   /** Makes a value an output of the graph, under its own name. */
   output(value: Value, dims?: readonly Dim[]): void;
@@ -35,7 +39,7 @@ export interface GraphBuilder {
   constant(type: ElementType, dims: readonly number[], data: Uint8Array): Value;
   /** A tensor that lies in a file. The same name twice is the same tensor. */
   external(name: string, type: ElementType, dims: readonly number[], data: ExternalData): Value;
-  /** A graph without inputs for a branch of `If`; it sees the values of this one. */
+  /** The graph of a branch of `If` or of a loop's body; it sees the values of this one, and is not differentiated. */
   branch(build: (g: GraphBuilder) => readonly Value[]): GraphData;
   build(): GraphData;
 }
@@ -51,7 +55,7 @@ export function createGraph(name: string): GraphBuilder {
 
 function create(name: string, names: Names): GraphBuilder {
   const nodes: NodeData[] = [];
-  const inputs: ValueInfo[] = [];
+  const inputs = new Map<string, ValueInfo>();
   const outputs: ValueInfo[] = [];
   const initializers = new Map<string, Initializer>();
   const shared = new Map<string, Value>();
@@ -62,8 +66,9 @@ function create(name: string, names: Names): GraphBuilder {
   }
 
   const g: GraphBuilder = {
+    tape: null,
     input(inputName, type, dims) {
-      inputs.push({ name: inputName, type, dims });
+      if (!inputs.has(inputName)) inputs.set(inputName, { name: inputName, type, dims });
       return { name: inputName, type };
     },
     output(value, dims) {
@@ -103,7 +108,7 @@ function create(name: string, names: Names): GraphBuilder {
       for (const value of build(inner)) inner.output(value);
       return inner.build();
     },
-    build: () => ({ name, nodes, inputs, outputs, initializers: [...initializers.values()] }),
+    build: () => ({ name, nodes, inputs: [...inputs.values()], outputs, initializers: [...initializers.values()] }),
   };
   return g;
 }

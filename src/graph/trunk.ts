@@ -155,7 +155,7 @@ function trunk(
 }
 
 /** (B, S) → (B·S, hidden). Only the rows looked up are widened; the table stays as it lies in the file. */
-function embed(c: BlockContext, ids: Value): Value {
+export function embed(c: BlockContext, ids: Value): Value {
   const { g, config, weights } = c;
   const rows = cast(g, gather(g, weights.stored("model.embed_tokens.weight"), ids), "float");
   const x = reshape(g, rows, [-1, config.hiddenSize]);

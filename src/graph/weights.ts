@@ -3,9 +3,10 @@ import type { Checkpoint, TensorLocation } from "../model/checkpoint.ts";
 import type { GraphBuilder } from "./builder.ts";
 import type { ElementType, Value } from "./ir.ts";
 import type { Matrix, PackedMatrix, PackedTensor } from "./matrices.ts";
-import { cast, matmulTransposed } from "./ops/math.ts";
+import { cast, fusedMatmul, matmul, matmulTransposed } from "./ops/math.ts";
 import { matmulQuantised } from "./ops/quantised.ts";
 import { concat } from "./ops/shape.ts";
+import { differentiable } from "./tape.ts";
 
 /** Tensors of a checkpoint as graph values. The graph names file, offset and length; ONNX Runtime maps the bytes. */
 export interface Weights {
@@ -25,16 +26,19 @@ const ELEMENT: Partial<Record<TensorLocation["dtype"], ElementType>> = {
   BF16: "bfloat16",
 };
 
+/** `fed`: tensors are inputs of the graph, in float, because they are trained; otherwise they stay in their files. */
 export function createWeights(
   g: GraphBuilder,
   checkpoint: Pick<Checkpoint, "tensors">,
   packed: ReadonlyMap<string, PackedMatrix> | null,
+  fed = false,
 ): Weights {
   const widened = new Map<string, Value>();
 
   function stored(name: string): Value {
     const tensor = checkpoint.tensors[name];
     if (!tensor) throw fail("invalid_checkpoint", `the checkpoint has no tensor ${name}`);
+    if (fed) return g.input(name, "float", tensor.shape);
     const type = ELEMENT[tensor.dtype];
     if (!type) throw fail("unsupported_checkpoint", `tensor ${name} is ${tensor.dtype}; use F32, F16 or BF16 weights`);
     const location = externalLocation(tensor.path);
@@ -55,6 +59,7 @@ export function createWeights(
   }
 
   function product(x: Value, matrix: Matrix, output?: string): Value {
+    if (g.tape && !fed) return frozenProduct(x, matrix);
     const known = packed?.get(matrix.name);
     if (!known) return matmulTransposed(g, x, stacked(matrix.parts), 1, output);
     const external = (part: string, { type, dims, data }: PackedTensor): Value =>
@@ -64,6 +69,17 @@ export function createWeights(
     if (!scheme || !scales) return matmulTransposed(g, x, weight, 1, output);
     const parts = { scales: external("scales", scales), zeros: zeros ? external("zeros", zeros) : null };
     return matmulQuantised(g, x, { scheme, rows, columns, packed: weight, ...parts }, output);
+  }
+
+  /** Widened and stacked again for the backward pass: kept from one to the other, all weights together would be held in float. */
+  function frozenProduct(x: Value, { parts }: Matrix): Value {
+    const weight = (): Value => {
+      const widened = parts.map((name) => cast(g, stored(name), "float"));
+      return widened.length === 1 ? widened[0]! : concat(g, widened, 0);
+    };
+    const y = fusedMatmul(g, x, weight(), { transB: true });
+    differentiable(g, [y], [x], (dy) => [() => matmul(g, dy!, weight())]);
+    return y;
   }
 
   return { stored, float, product, bias: stacked };

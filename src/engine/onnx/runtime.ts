@@ -47,6 +47,11 @@ export interface SessionOptions {
   guard?: ComputeGuard;
   /** Wraps every run; see turns.ts. Loading goes beside it: it is mostly reading. */
   turn?: ComputeGuard;
+  /**
+   * Computes nodes as the graph orders them and keeps nothing but its values: no folding of widened weights, no merging of
+   * what is computed twice on purpose (engine.md 4), no packed copies, of which forward and backward need one each.
+   */
+  plain?: boolean;
   /** Also writes the loaded model with its weights, both as they were and as the kernels packed them; CPU only. */
   packTo?: PackTarget;
 }
@@ -92,12 +97,12 @@ export function createSession(model: Uint8Array, options: SessionOptions): Sessi
   };
 }
 
-function sessionOptions({ threads, device, packTo }: SessionOptions): InferenceSession.SessionOptions {
+function sessionOptions({ threads, device, packTo, plain = false }: SessionOptions): InferenceSession.SessionOptions {
   return {
     ...(packTo ? { optimizedModelFilePath: packTo.model } : {}),
     executionProviders: providers(device),
     intraOpNumThreads: threads,
-    graphOptimizationLevel: "all",
+    graphOptimizationLevel: plain ? "basic" : "all",
     // On, a second plan is allocated beside the first, and shapes vary here (engine.md 4).
     enableMemPattern: false,
     // The arena keeps the largest run it ever saw, for each session; without it every run gives its memory back, as fast.
@@ -108,9 +113,13 @@ function sessionOptions({ threads, device, packTo }: SessionOptions): InferenceS
         model_external_initializers_file_folder_path: EXTERNAL_ROOT,
         // Idle threads must not burn the cores that the server needs (engine.md 1.5).
         force_spinning_stop: "1",
+        ...(plain ? { disable_prepacking: "1" } : {}),
         ...(packTo ? packing(packTo) : {}),
       },
-      optimization: { constant_folding_max_output_size_in_bytes: FOLDING_LIMIT_BYTES },
+      optimization: {
+        constant_folding_max_output_size_in_bytes: FOLDING_LIMIT_BYTES,
+        ...(plain ? { disable_specified_optimizers: "CommonSubexpressionElimination;ConstantFolding" } : {}),
+      },
     },
   };
 }

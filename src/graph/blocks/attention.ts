@@ -1,5 +1,5 @@
 import type { Value } from "../ir.ts";
-import { add, batchedMatmul, matmul, mul, rmsNorm, rotary, softmax } from "../ops/math.ts";
+import { add, batchedMatmul, matmul, mul, mulRow, repeatRow, rmsNorm, rotary, softmax } from "../ops/math.ts";
 import { concat, dropEnd, padEnd, reshape, split, splitBy, transpose } from "../ops/shape.ts";
 import { type BlockContext, normWeight, project } from "./context.ts";
 
@@ -21,7 +21,7 @@ export interface Rotary {
  * Queries, keys and values of the new tokens, rotated: (B, S, heads·D), (B, S, kvHeads·D), (B·S, kvHeads·D).
  * `lead` is the shape (B, S, rest); `real` leaves out rows that only make a product's number of rows even.
  */
-function projected(
+export function projected(
   c: BlockContext,
   x: Value,
   layer: number,
@@ -44,13 +44,11 @@ function projected(
 function normHeads(c: BlockContext, qk: Value, layer: number): Value {
   const { g, config } = c;
   const { heads, kvHeads, headDim } = config;
-  const weight = (module: string, count: number): Value => {
-    const row = normWeight(c, `model.layers.${layer}.self_attn.${module}`);
-    return g.node("Expand", [row, g.int64s([count, headDim])]);
-  };
+  const weight = (module: string, count: number): Value =>
+    repeatRow(g, normWeight(c, `model.layers.${layer}.self_attn.${module}`), count);
   const ones = g.constant("float", [headDim], new Uint8Array(new Float32Array(headDim).fill(1).buffer));
   const normed = rmsNorm(g, reshape(g, qk, [-1, heads + kvHeads, headDim]), ones, config.rmsNormEps);
-  return mul(g, normed, concat(g, [weight("q_norm", heads), weight("k_norm", kvHeads)], 0));
+  return mulRow(g, normed, concat(g, [weight("q_norm", heads), weight("k_norm", kvHeads)], 0));
 }
 
 /** What prefill attention reads: B sequences of S new tokens after the same P cached ones. */

@@ -2,7 +2,7 @@ import type { ModelConfig } from "../../model/checkpoint.ts";
 import type { GraphBuilder } from "../builder.ts";
 import type { Value } from "../ir.ts";
 import { type LayerMatrix, layerMatrices } from "../matrices.ts";
-import { add, matmulTransposed, rmsNorm, skipRmsNorm } from "../ops/math.ts";
+import { add, addRow, matmulTransposed, rmsNorm, skipRmsNorm } from "../ops/math.ts";
 import type { Weights } from "../weights.ts";
 
 /** What every block of one graph needs. */
@@ -10,8 +10,8 @@ export interface BlockContext {
   g: GraphBuilder;
   config: ModelConfig;
   weights: Weights;
-  /** Low-rank updates as graph inputs beside every product. */
-  lora: boolean;
+  /** Low-rank updates as graph inputs beside every product, or beside those of these matrices. */
+  lora: boolean | ReadonlySet<LayerMatrix>;
 }
 
 export const loraInput = (part: "a" | "b", layer: number, kind: LayerMatrix): string => `lora_${part}.${layer}.${kind}`;
@@ -24,8 +24,8 @@ export function project(c: BlockContext, x: Value, layer: number, kind: LayerMat
   const { g, config, weights } = c;
   const matrix = layerMatrices(config, layer)[kind];
   const product = weights.product(x, matrix);
-  const y = hasBias(config, kind) ? add(g, product, weights.bias(matrix.parts.map(biasOf))) : product;
-  if (!c.lora) return y;
+  const y = hasBias(config, kind) ? addRow(g, product, weights.bias(matrix.parts.map(biasOf))) : product;
+  if (!c.lora || (c.lora !== true && !c.lora.has(kind))) return y;
   const rank = `rank.${layer}.${kind}`;
   const a = g.input(loraInput("a", layer, kind), "float", [rank, matrix.columns]);
   const b = g.input(loraInput("b", layer, kind), "float", [matrix.rows, rank]);

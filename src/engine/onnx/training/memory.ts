@@ -1,0 +1,54 @@
+/** What a micro-batch needs, so that it can be made small enough beforehand. */
+import { totalmem } from "node:os";
+import type { ModelConfig } from "../../../model/checkpoint.ts";
+
+/** Of the machine's memory for the values of one micro-batch: weights, caches and other models need the rest. */
+const MEMORY_SHARE = 0.2;
+/** More rows make no product faster. */
+const MAX_ROWS = 4096;
+/** Rows that meet the head at a time: enough for its product to run at full speed, little beside a layer's values. */
+export const HEAD_ROWS = 256;
+
+const BYTES = Float32Array.BYTES_PER_ELEMENT;
+
+export interface BatchShape {
+  /** Tokens that are computed. */
+  rows: number;
+  /** Pairs of positions that look at each other. */
+  pairs: number;
+}
+
+/** Bytes of values that one layer keeps for its backward pass. */
+export function layerBytes(
+  { hiddenSize, intermediateSize, heads, kvHeads, headDim }: ModelConfig,
+  shape: BatchShape,
+): number {
+  const projected = (heads + 2 * kvHeads) * headDim;
+  // Two norms with what enters them, queries, keys and values plain, rotated and turned, the MLP's four wide values.
+  const perRow = 6 * hiddenSize + 4 * projected + 5 * intermediateSize;
+  return BYTES * (shape.rows * perRow + shape.pairs * heads);
+}
+
+/** Bytes at the peak of one run, beside the weights. */
+export function runBytes(config: ModelConfig, shape: BatchShape, recompute: boolean): number {
+  const entering = BYTES * shape.rows * 2 * config.hiddenSize;
+  const kept = recompute ? config.layers * entering : config.layers * layerBytes(config, shape);
+  // The backward pass of a layer holds gradients beside values.
+  const working = 3 * layerBytes(config, shape);
+  const head = 3 * BYTES * Math.min(shape.rows, HEAD_ROWS) * config.vocabSize;
+  return kept + Math.max(working, head);
+}
+
+export interface MemoryPlan {
+  fits(shape: BatchShape): boolean;
+  /** Whether a batch of this shape has to compute its layers twice. */
+  recompute(shape: BatchShape): boolean;
+}
+
+/** `budget` in bytes. A batch that does not fit even when recomputed is still run if it is a single sequence. */
+export function planMemory(config: ModelConfig, budget = MEMORY_SHARE * totalmem()): MemoryPlan {
+  return {
+    fits: (shape) => shape.rows <= MAX_ROWS && runBytes(config, shape, true) <= budget,
+    recompute: (shape) => runBytes(config, shape, false) > budget,
+  };
+}

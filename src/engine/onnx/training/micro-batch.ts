@@ -1,0 +1,93 @@
+/** How the sequences of one call are cut into runs of the training graph. */
+import type { TrainingSequence } from "../../engine.ts";
+
+/** Sequences that are computed together, after the tokens they all begin with. */
+export interface MicroBatch {
+  /** Indices into the call's sequences. */
+  members: number[];
+  /** Tokens computed once for all of them; 0: nothing is shared. */
+  shared: number;
+  /** Tokens per sequence behind them, padding included. */
+  length: number;
+}
+
+export interface BatchLimits {
+  /** Whether a micro-batch of this shape fits: rows, and pairs of positions that look at each other. */
+  fits(shape: { rows: number; pairs: number }): boolean;
+}
+
+/** A shorter beginning is not worth a form of its own. */
+const LEAST_SHARED = 16;
+/** Lengths are rounded up to a multiple, so that fewer shapes are seen. */
+const LENGTH_STEP = 8;
+
+/**
+ * Families with a common beginning first (the samples of a group), each in as few runs as fit; inside a family, and among the
+ * rest, by length, so that little is padded. What is computed for a sequence does not depend on its company.
+ */
+export function microBatches(sequences: readonly TrainingSequence[], limits: BatchLimits): MicroBatch[] {
+  return families(sequences).flatMap(({ members, shared }) => {
+    const lengthOf = (index: number): number => sequences[index]!.ids.length - shared;
+    const ordered = [...members].sort((a, b) => lengthOf(b) - lengthOf(a) || a - b);
+    const batches: MicroBatch[] = [];
+    for (const index of ordered) {
+      const last = batches.at(-1);
+      const count = (last?.members.length ?? 0) + 1;
+      const length = last?.length ?? roundUp(lengthOf(index));
+      const shape = { rows: shared + count * length, pairs: shared ** 2 + count * length * (shared + length) };
+      if (last && limits.fits(shape)) last.members.push(index);
+      else batches.push({ members: [index], shared, length: roundUp(lengthOf(index)) });
+    }
+    return batches;
+  });
+}
+
+const roundUp = (length: number): number => Math.ceil(length / LENGTH_STEP) * LENGTH_STEP;
+
+/**
+ * In the order of their ids, sequences with the same beginning are neighbours. A family ends where a neighbour shares much
+ * less than the others around it do: samples of one question, not all questions behind one system prompt.
+ */
+function families(sequences: readonly TrainingSequence[]): { members: number[]; shared: number }[] {
+  const order = sequences
+    .map((_, index) => index)
+    .sort((a, b) => compare(sequences[a]!.ids, sequences[b]!.ids) || a - b);
+  const common = order.slice(1).map((index, k) => commonLength(sequences[order[k]!]!.ids, sequences[index]!.ids));
+  const found: { members: number[]; shared: number }[] = [];
+  const apart: number[] = [];
+  let family: number[] = [];
+  let shared = Infinity;
+  for (const [k, index] of order.entries()) {
+    family.push(index);
+    const next = common[k] ?? 0;
+    if (next >= LEAST_SHARED && next >= MUCH * Math.max(common[k - 1] ?? 0, common[k + 1] ?? 0)) {
+      shared = Math.min(shared, next);
+      continue;
+    }
+    if (family.length > 1) found.push({ members: family, shared });
+    else apart.push(index);
+    family = [];
+    shared = Infinity;
+  }
+  if (apart.length > 0) found.push({ members: apart, shared: 0 });
+  return found;
+}
+
+/** Of what a neighbour shares with its other neighbour. */
+const MUCH = 0.75;
+
+function compare(a: Int32Array, b: Int32Array): number {
+  const at = firstDifference(a, b);
+  return (a[at] ?? -1) - (b[at] ?? -1);
+}
+
+/** Tokens that both begin with; each keeps one of its own at least. */
+function commonLength(a: Int32Array, b: Int32Array): number {
+  return Math.min(firstDifference(a, b), a.length - 1, b.length - 1);
+}
+
+function firstDifference(a: Int32Array, b: Int32Array): number {
+  let at = 0;
+  while (at < a.length && at < b.length && a[at] === b[at]) at++;
+  return at;
+}
