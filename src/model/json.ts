@@ -12,14 +12,29 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Any JSON value in a few characters, for messages. Deeply nested values make JSON.stringify itself fail. */
+/** Any JSON value in a few characters, for messages; no more of it is looked at than is shown, however large or deep it is. */
 export function show(value: unknown, length = 60): string {
-  try {
-    const text = JSON.stringify(value) ?? "nothing";
-    return text.length <= length ? text : `${text.slice(0, length)}…`;
-  } catch {
-    return "a deeply nested value";
+  const text = beginning(value, length + 1);
+  return text.length <= length ? text : `${text.slice(0, length)}…`;
+}
+
+/** JSON.stringify(value), or a beginning of it of at least `room` characters. Each level takes a character, so the depth is bounded. */
+function beginning(value: unknown, room: number): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, room));
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "nothing";
+  const left = (): number => Math.max(1, room - text.length);
+  let text = Array.isArray(value) ? "[" : "{";
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length && text.length < room; i++)
+      text += (i > 0 ? "," : "") + beginning(value[i], left());
+    return text.length < room ? `${text}]` : text;
   }
+  for (const key in value) {
+    if (text.length >= room) return text;
+    text += `${text.length > 1 ? "," : ""}${beginning(key, left())}:`;
+    text += beginning((value as JsonObject)[key], left());
+  }
+  return `${text}}`;
 }
 
 /** Decodes and parses; `what` names the text in the error. */

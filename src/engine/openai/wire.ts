@@ -2,7 +2,7 @@
  * What servers answer at `/v1/completions`, checked before it is believed. Field names as in vLLM 0.33
  * (entrypoints/openai/completion/protocol.py); where token ids stand elsewhere (llama.cpp), `idsFrom` says so.
  */
-import { isObject, type JsonObject } from "../../model/json.ts";
+import { isObject, type JsonObject, show } from "../../model/json.ts";
 import type { TopLogprobs } from "../engine.ts";
 import { garbage } from "./failure.ts";
 
@@ -56,14 +56,14 @@ export function readAnswer(value: unknown, idsFrom: IdsFrom, bounds: WireBounds)
 
 function readChoice(choice: JsonObject, idsFrom: IdsFrom, bounds: WireBounds): WireChoice {
   const { index, finish_reason: finish } = choice;
-  if (!isIndex(index, bounds.n)) throw garbage(`answered choice ${shown(index)} of ${bounds.n}`);
+  if (!isIndex(index, bounds.n)) throw garbage(`answered choice ${show(index)} of ${bounds.n}`);
   return { index, tokens: readTokens(choice, idsFrom, bounds.vocabSize), finish: readFinish(finish) };
 }
 
 function readFinish(finish: unknown): WireChoice["finish"] {
   if (finish === null || finish === undefined || finish === "") return null;
   if (finish === "stop" || finish === "length") return finish;
-  throw garbage(`ended a choice with ${shown(finish)}`);
+  throw garbage(`ended a choice with ${show(finish)}`);
 }
 
 function readTokens(choice: JsonObject, idsFrom: IdsFrom, vocabSize: number): WireToken[] {
@@ -107,7 +107,7 @@ const TOKEN_ID = "token_id:";
 
 function readNamedId(name: unknown, vocabSize: number): number {
   const digits = typeof name === "string" && name.startsWith(TOKEN_ID) ? name.slice(TOKEN_ID.length) : "";
-  if (!/^\d{1,10}$/.test(digits)) throw garbage(`named a token ${shown(name)}`);
+  if (!/^\d{1,10}$/.test(digits)) throw garbage(`named a token ${show(name)}`);
   return readId(Number(digits), vocabSize);
 }
 
@@ -174,12 +174,12 @@ const MOST_LOGPROB = 0.02;
 
 function readLogprob(value: unknown): number {
   if (typeof value === "number" && value <= MOST_LOGPROB) return value;
-  throw garbage(`answered a log-prob of ${shown(value)}`);
+  throw garbage(`answered a log-prob of ${show(value)}`);
 }
 
 function readId(value: unknown, vocabSize: number): number {
   if (isIndex(value, vocabSize)) return value;
-  throw garbage(`answered token ${shown(value)}; the vocabulary has ${vocabSize}`);
+  throw garbage(`answered token ${show(value)}; the vocabulary has ${vocabSize}`);
 }
 
 function isCount(value: unknown): value is number {
@@ -192,16 +192,10 @@ function isIndex(value: unknown, length: number): value is number {
 
 export function object(value: unknown, what: string): JsonObject {
   if (isObject(value)) return value;
-  throw garbage(`answered ${shown(value)} for ${what}`);
+  throw garbage(`answered ${show(value)} for ${what}`);
 }
 
 export function list(value: unknown, what: string): readonly unknown[] {
   if (Array.isArray(value)) return value as readonly unknown[];
-  throw garbage(`answered ${shown(value)} for ${what}`);
-}
-
-const MAX_SHOWN = 80;
-
-function shown(value: unknown): string {
-  return value === undefined ? "nothing" : JSON.stringify(value).slice(0, MAX_SHOWN);
+  throw garbage(`answered ${show(value)} for ${what}`);
 }

@@ -214,3 +214,25 @@ test("what cannot be is garbage: other choices, other ids, other log-probs, othe
     expect(() => readAnswer(value, "token_ids", { vocabSize: 10, n: 1 }), JSON.stringify(value)).toThrow(RemoteFailure);
   }
 });
+
+test("nonsense as deep or as long as JSON allows is garbage, in few words", () => {
+  const deep = JSON.parse("[".repeat(100_000) + "]".repeat(100_000)) as unknown;
+  const long = "x".repeat(1_000_000);
+  for (const nonsense of [deep, { deep }, long, { [long]: long }, [long, long]]) {
+    for (const value of [
+      { choices: nonsense },
+      { choices: [{ index: nonsense }] },
+      { choices: [{ index: 0, token_ids: [nonsense] }] },
+      { choices: [{ index: 0, finish_reason: nonsense }] },
+    ]) {
+      let failure: unknown;
+      try {
+        readAnswer(value, "token_ids", { vocabSize: 10, n: 1 });
+      } catch (error) {
+        failure = error;
+      }
+      expect(failure).toMatchObject({ kind: "garbage" });
+      expect((failure as Error).message.length).toBeLessThan(200);
+    }
+  }
+});
