@@ -16,8 +16,13 @@ export function leastOf(ids: ArrayLike<number>, logprobs: ArrayLike<number>, own
   return ids[last] === own && last > 0 ? logprobs[last - 1]! : logprobs[last]!;
 }
 
+/**
+ * Probabilities may sum to a little more than 1: log-probs that were rounded to bf16 (8 bits) are off by up to 0.016 between −4
+ * and −8, where most of a flat distribution lies. What sums to more is no distribution.
+ */
+export const MOST_MASS = 1.02;
 /** Masses are sums of float32 probabilities near 1: less than this is rounding. */
-const ROUNDING = 1e-6;
+const LEAST_ROUNDING = 1e-6;
 
 /**
  * log Σ_v p_v^(1/T) over a vocabulary of which some log-probs are known (distinct ids, the k most likely among them) and all
@@ -25,8 +30,8 @@ const ROUNDING = 1e-6;
  *
  * With a = 1/T, tail mass m over r ids and cap c ≥ each: Σ p^a lies between m^a·r^(1−a) (spread evenly) and m·c^(a−1) (as
  * concentrated as the cap allows), for a < 1 the other way round (Jensen); both grow with m. Where nearly everything is known,
- * m is known only up to rounding, and that r ids hold at most r·c says more. The estimate is the middle of both ends in the
- * logarithm, so the bound is half their distance.
+ * m is known only up to rounding (where the known sum to more than 1, by at least that much), and that r ids hold at most r·c
+ * says more. The estimate is the middle of both ends in the logarithm, so the bound is half their distance.
  */
 export function rescale(
   known: ArrayLike<number>,
@@ -43,8 +48,9 @@ export function rescale(
   const rest = vocabSize - known.length;
   if (rest <= 0) return { logNormaliser: Math.log(sum), bound: 0 };
   const cap = Math.exp(least);
-  const most = Math.min(Math.max(mass, 0) + ROUNDING, rest * cap);
-  const fewest = Math.min(Math.max(mass - ROUNDING, 0), most);
+  const rounding = Math.max(LEAST_ROUNDING, -mass);
+  const most = Math.min(Math.max(mass, 0) + rounding, rest * cap);
+  const fewest = Math.min(Math.max(mass - rounding, 0), most);
   const even = (tail: number): number => tail ** a * rest ** (1 - a);
   // A cap that is nothing in floating point leaves no tail.
   const concentrated = (tail: number): number => (tail === 0 ? 0 : tail * cap ** (a - 1));

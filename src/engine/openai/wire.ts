@@ -5,6 +5,7 @@
 import { isObject, type JsonObject, show } from "../../model/json.ts";
 import type { TopLogprobs } from "../engine.ts";
 import { garbage } from "./failure.ts";
+import { MOST_MASS } from "./temperature.ts";
 
 /**
  * Where a server names the sampled ids: `token_ids` (vLLM, Preceptor), `logprobs.content[].id` (llama.cpp), or
@@ -70,8 +71,9 @@ function readTokens(choice: JsonObject, idsFrom: IdsFrom, vocabSize: number): Wi
   const logprobs = isObject(choice.logprobs) ? choice.logprobs : null;
   if (idsFrom === "content") {
     return list(logprobs?.content ?? [], "logprobs.content").map((entry) => {
-      const { id, logprob, top_logprobs: top } = object(entry, "a log-prob");
-      return { id: readId(id, vocabSize), logprob: readLogprob(logprob), top: readContentTop(top, vocabSize) };
+      const fields = object(entry, "a log-prob");
+      const own: Pair = [readId(fields.id, vocabSize), readLogprob(fields.logprob)];
+      return { id: own[0], logprob: own[1], top: readContentTop(fields.top_logprobs, own, vocabSize) };
     });
   }
   const ids =
@@ -82,24 +84,31 @@ function readTokens(choice: JsonObject, idsFrom: IdsFrom, vocabSize: number): Wi
   const values = list(logprobs.token_logprobs, "token_logprobs");
   const tops = list(logprobs.top_logprobs ?? [], "top_logprobs");
   if (values.length !== ids.length) throw garbage(`answered ${ids.length} tokens with ${values.length} log-probs`);
-  return ids.map((id, i) => ({ id, logprob: readLogprob(values[i]), top: readNamedTop(tops[i], vocabSize) }));
+  return ids.map((id, i) => {
+    const logprob = readLogprob(values[i]);
+    return { id, logprob, top: readNamedTop(tops[i], [id, logprob], vocabSize) };
+  });
 }
 
 /** By `token_id:N`; by the tokens' texts it tells nothing that is certain. */
-function readNamedTop(value: unknown, vocabSize: number): TopLogprobs | null {
+function readNamedTop(value: unknown, own: Pair, vocabSize: number): TopLogprobs | null {
   if (!isObject(value)) return null;
   const entries = Object.entries(value);
   if (entries.length === 0 || !entries.every(([name]) => name.startsWith(TOKEN_ID))) return null;
-  return sorted(entries.map(([name, logprob]) => [readNamedId(name, vocabSize), readLogprob(logprob)]));
+  return distribution(
+    entries.map(([name, logprob]) => [readNamedId(name, vocabSize), readLogprob(logprob)]),
+    own,
+  );
 }
 
-function readContentTop(value: unknown, vocabSize: number): TopLogprobs | null {
+function readContentTop(value: unknown, own: Pair, vocabSize: number): TopLogprobs | null {
   if (!Array.isArray(value) || value.length === 0) return null;
-  return sorted(
+  return distribution(
     value.map((entry) => {
       const { id, logprob } = object(entry, "an alternative");
       return [readId(id, vocabSize), readLogprob(logprob)];
     }),
+    own,
   );
 }
 
@@ -107,11 +116,31 @@ const TOKEN_ID = "token_id:";
 
 function readNamedId(name: unknown, vocabSize: number): number {
   const digits = typeof name === "string" && name.startsWith(TOKEN_ID) ? name.slice(TOKEN_ID.length) : "";
-  if (!/^\d{1,10}$/.test(digits)) throw garbage(`named a token ${show(name)}`);
+  return readDigits(digits, name, vocabSize);
+}
+
+/** One id has one name: no signs, spaces, exponents or zeros in front. */
+function readDigits(digits: string, name: unknown, vocabSize: number): number {
+  if (!/^(0|[1-9]\d{0,9})$/.test(digits)) throw garbage(`named a token ${show(name)}`);
   return readId(Number(digits), vocabSize);
 }
 
-function sorted(entries: [number, number][]): TopLogprobs {
+type Pair = [id: number, logprob: number];
+
+/**
+ * What was reported of one distribution, most likely first. What is missing from 1 bounds all other ids, so an id that comes
+ * twice, or more than the whole, would make an estimate look better than it is. `own`: the token, which need not be among them.
+ */
+function distribution(entries: Pair[], own: Pair): TopLogprobs {
+  const seen = new Set<number>();
+  let mass = entries.some(([id]) => id === own[0]) ? 0 : Math.exp(own[1]);
+  for (const [id, logprob] of entries) {
+    if (seen.has(id)) throw garbage(`answered token ${id} twice among the alternatives to one token`);
+    seen.add(id);
+    mass += Math.exp(logprob);
+  }
+  if (mass > MOST_MASS)
+    throw garbage(`answered alternatives to one token whose probabilities sum to ${mass.toFixed(2)}`);
   entries.sort(([, a], [, b]) => b - a);
   return {
     ids: Int32Array.from(entries, ([id]) => id),
@@ -154,11 +183,11 @@ export function readPromptLogprobs(
 }
 
 function readPosition(value: unknown, own: number, vocabSize: number): WirePosition {
-  const found: [id: number, logprob: number][] = [];
+  const found: Pair[] = [];
   let logprob = Number.NaN;
   let rank: number | null = null;
   for (const [name, entry] of Object.entries(object(value, "a prompt position"))) {
-    const id = readId(Number(name), vocabSize);
+    const id = readDigits(name, name, vocabSize);
     const fields = object(entry, "a prompt log-prob");
     found.push([id, readLogprob(fields.logprob)]);
     if (id !== own) continue;
@@ -166,14 +195,11 @@ function readPosition(value: unknown, own: number, vocabSize: number): WirePosit
     rank = isCount(fields.rank) && fields.rank > 0 ? fields.rank : null;
   }
   if (Number.isNaN(logprob)) throw garbage(`answered no log-prob of the prompt's own token ${own}`);
-  return { logprob, rank, ...sorted(found) };
+  return { logprob, rank, ...distribution(found, [own, logprob]) };
 }
 
-/** Distributions lie a little above 1 where they were computed in bf16. */
-const MOST_LOGPROB = 0.02;
-
 function readLogprob(value: unknown): number {
-  if (typeof value === "number" && value <= MOST_LOGPROB) return value;
+  if (typeof value === "number" && value <= Math.log(MOST_MASS)) return value;
   throw garbage(`answered a log-prob of ${show(value)}`);
 }
 

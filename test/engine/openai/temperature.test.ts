@@ -114,3 +114,13 @@ test("the text's own id at the end says nothing about the ids that are not repor
   expect(leastOf([4, 9, 2], [-1, -2, -9], 4)).toBe(-9);
   expect(leastOf([4], [-1], 4)).toBe(-1);
 });
+
+test("alternatives that sum to more than 1 are known no better than that", () => {
+  const bound = (first: number): number => {
+    const known = Float32Array.of(Math.log(first), Math.log(0.3), Math.log(0.1));
+    return rescale(known, { least: known[2]!, vocabSize: 1000, temperature: 1.5 }).bound;
+  };
+  // A server cannot make its estimates look better by reporting too much.
+  expect(bound(0.61)).toBeGreaterThan(10 * bound(0.6));
+  expect(bound(0.619)).toBeGreaterThan(bound(0.61));
+});

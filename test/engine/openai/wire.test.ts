@@ -215,6 +215,56 @@ test("what cannot be is garbage: other choices, other ids, other log-probs, othe
   }
 });
 
+const PROMPT_IDS = Int32Array.of(3, 7);
+const promptOf = (position: object) => ({ choices: [{ prompt_logprobs: [null, position] }] });
+const readPrompt = (position: object) => () =>
+  readPromptLogprobs(promptOf(position), { ids: PROMPT_IDS, from: 1, to: 2, vocabSize: 20 });
+const score = (logprob: number) => ({ logprob });
+
+test("an id has one name, and is reported once", () => {
+  for (const name of ["1e1", "0x3", " 1", "1 ", "01", "+1", "-0", "1.0", "", "token_id:1"]) {
+    expect(readPrompt({ 7: score(-1), [name]: score(-2) }), JSON.stringify(name)).toThrow(/named a token/);
+  }
+  expect(readPrompt({ 7: score(-1), 0: score(-2), 12: score(-2) })()).toHaveLength(1);
+  const named = (top: object) => () =>
+    readAnswer(
+      { choices: [{ index: 0, logprobs: { tokens: ["token_id:7"], token_logprobs: [-1], top_logprobs: [top] } }] },
+      "tokens",
+      { vocabSize: 20, n: 1 },
+    );
+  expect(named({ "token_id:7": -1, "token_id:2": -3 })).not.toThrow();
+  expect(named({ "token_id:7": -1, "token_id:07": -3 })).toThrow(RemoteFailure);
+  const entry = (id: number) => ({ id, logprob: -2 });
+  const content =
+    (...ids: number[]) =>
+    () =>
+      readAnswer(
+        { choices: [{ index: 0, logprobs: { content: [{ ...entry(7), top_logprobs: ids.map(entry) }] } }] },
+        "content",
+        { vocabSize: 20, n: 1 },
+      );
+  expect(content(7, 8)).not.toThrow();
+  expect(content(7, 8, 7)).toThrow(/token 7 twice/);
+});
+
+test("probabilities of one position sum to no more than 1, rounding to bf16 aside", () => {
+  const half = Math.log(0.5);
+  expect(readPrompt({ 7: score(half), 1: score(half) })).not.toThrow();
+  expect(readPrompt({ 7: score(half), 1: score(Math.log(0.515)) })).not.toThrow();
+  expect(readPrompt({ 7: score(half), 1: score(Math.log(0.53)) })).toThrow("sum to 1.03");
+  expect(readPrompt({ 7: score(0.019) })).not.toThrow();
+  expect(readPrompt({ 7: score(0.021) })).toThrow(RemoteFailure);
+  // The sampled token counts where it is not among its alternatives, and once where it is.
+  const sampled = (top: object) => () =>
+    readAnswer(
+      { choices: [{ index: 0, token_ids: [7], logprobs: { token_logprobs: [half], top_logprobs: [top] } }] },
+      "token_ids",
+      { vocabSize: 20, n: 1 },
+    );
+  expect(sampled({ "token_id:7": half, "token_id:8": half })).not.toThrow();
+  expect(sampled({ "token_id:9": Math.log(0.2), "token_id:8": half })).toThrow("sum to 1.20");
+});
+
 test("nonsense as deep or as long as JSON allows is garbage, in few words", () => {
   const deep = JSON.parse("[".repeat(100_000) + "]".repeat(100_000)) as unknown;
   const long = "x".repeat(1_000_000);
