@@ -1,17 +1,24 @@
 /** HTTP to one base URL: JSON and event streams, time limits, and failures in the server's own words. */
 import type { IncomingMessage } from "node:http";
 import { reasonOf } from "../../error-reason.ts";
+import { show } from "../../model/json.ts";
 import { parseEvents } from "../../parse-events.ts";
-import { endedBy, garbage, RemoteFailure } from "./failure.ts";
+import { garbage, RemoteFailure } from "./failure.ts";
 import type { SendHttp } from "./http.ts";
 import {
+  AFTER_DONE_MS,
   ANSWER_TIMEOUT_MS,
   CHUNK_TIMEOUT_MS,
+  ERROR_BODY_TIMEOUT_MS,
+  FIRST_EVENT_TIMEOUT_MS,
   MAX_ANSWER_BYTES,
+  MAX_ERROR_BYTES,
   MAX_ERROR_CHARS,
   MAX_PAUSE_MS,
   QUESTION_TIMEOUT_MS,
+  STREAM_TIMEOUT_MS,
 } from "./limits.ts";
+import { createPatience, type Patience } from "./patience.ts";
 
 export interface Connection {
   /** `host:port`, for logs, metrics and messages. */
@@ -19,12 +26,13 @@ export interface Connection {
   /** `path` below the base URL (`/models`), or below the server's root with `root: true`. */
   get(path: string, options?: AskOptions): Promise<unknown>;
   post(path: string, body: object, options?: AskOptions): Promise<unknown>;
-  /** The data of each event, parsed, until `[DONE]` or the end. */
-  events(path: string, body: object, signal: AbortSignal): AsyncGenerator<unknown>;
+  /** The data of each event, parsed, until `[DONE]` or the end. `timeoutMs`: for all of them, where that is known. */
+  events(path: string, body: object, signal: AbortSignal, timeoutMs?: number): AsyncGenerator<unknown>;
 }
 
 export interface AskOptions {
   signal?: AbortSignal | undefined;
+  /** To the whole answer, however it comes. */
   timeoutMs?: number;
   root?: boolean;
   /** What it answers is of no interest and may be anything. */
@@ -68,7 +76,7 @@ export function createConnection({ send, baseUrl, key }: ConnectionDeps): Connec
 
   async function ask(path: string, body: object | undefined, options: AskOptions): Promise<unknown> {
     const { signal, timeoutMs = body === undefined ? QUESTION_TIMEOUT_MS : ANSWER_TIMEOUT_MS, root = false } = options;
-    const patience = createPatience(signal, timeoutMs);
+    const patience = createPatience(signal, timeoutMs, timeoutMs);
     try {
       const response = await answer((root ? origin : baseUrl) + path, body, patience.signal, patience);
       const text = await readAll(response, patience);
@@ -87,18 +95,28 @@ export function createConnection({ send, baseUrl, key }: ConnectionDeps): Connec
     where,
     get: (path, options = {}) => ask(path, undefined, options),
     post: (path, body, options = {}) => ask(path, body, options),
-    async *events(path, body, signal) {
-      const patience = createPatience(signal, ANSWER_TIMEOUT_MS);
+    async *events(path, body, signal, timeoutMs) {
+      const patience = createPatience(signal, ANSWER_TIMEOUT_MS, timeoutMs ?? FIRST_EVENT_TIMEOUT_MS);
       let response: IncomingMessage | undefined;
+      let begun = false;
       let complete = false;
+      // Comments tell that a request still waits for its turn, but not that an answer goes on.
+      const heard = (): void => {
+        if (!begun) patience.renew(ANSWER_TIMEOUT_MS);
+      };
       try {
         response = await answer(baseUrl + path, body, patience.signal, patience);
         if (!/^text\/event-stream\b/.test(response.headers["content-type"] ?? "")) {
           throw garbage("answered no event stream where one was asked for");
         }
-        for await (const { data } of parseEvents(timed(response, patience))) {
-          complete ||= data === "[DONE]";
-          if (!complete) yield parsedEvent(data, key);
+        for await (const { data } of parseEvents(listened(response, heard))) {
+          if (complete) continue;
+          if (!begun && timeoutMs === undefined) patience.limit(STREAM_TIMEOUT_MS);
+          begun = true;
+          patience.renew(CHUNK_TIMEOUT_MS);
+          complete = data === "[DONE]";
+          if (complete) patience.limit(AFTER_DONE_MS);
+          else yield parsedEvent(data, key);
         }
         complete = true;
       } catch (error) {
@@ -117,54 +135,9 @@ export function createConnection({ send, baseUrl, key }: ConnectionDeps): Connec
   };
 }
 
-/** Ends a request that takes too long, or that its caller has given up. */
-interface Patience {
-  readonly signal: AbortSignal;
-  /** Something arrived: the next thing may take this long. */
-  renew(ms: number): void;
-  /** Why it was ended, if it was. */
-  failure(): Error | undefined;
-  end(): void;
-}
-
-/** Made once: an error with its stack is dear where one ends every request. */
-const ENDED = new Error("the request was ended");
-
-function createPatience(caller: AbortSignal | undefined, ms: number): Patience {
-  const controller = new AbortController();
-  let expired = 0;
-  let timer: NodeJS.Timeout;
-  const start = (limit: number): void => {
-    timer = setTimeout(() => {
-      expired = limit;
-      controller.abort(ENDED);
-    }, limit);
-  };
-  const leave = (): void => controller.abort(ENDED);
-  if (caller?.aborted) leave();
-  caller?.addEventListener("abort", leave, { once: true });
-  start(ms);
-  return {
-    signal: controller.signal,
-    renew(limit) {
-      clearTimeout(timer);
-      start(limit);
-    },
-    failure() {
-      if (caller?.aborted) return endedBy(caller);
-      if (expired === 0) return undefined;
-      return new RemoteFailure("unreachable", `sent nothing for ${Math.round(expired / 1000)} s`);
-    },
-    end() {
-      clearTimeout(timer);
-      caller?.removeEventListener("abort", leave);
-    },
-  };
-}
-
-async function* timed(body: AsyncIterable<Uint8Array>, patience: Patience): AsyncGenerator<Uint8Array> {
+async function* listened(body: AsyncIterable<Uint8Array>, heard: () => void): AsyncGenerator<Uint8Array> {
   for await (const chunk of body) {
-    patience.renew(CHUNK_TIMEOUT_MS);
+    heard();
     yield chunk;
   }
 }
@@ -173,7 +146,7 @@ async function readAll(response: IncomingMessage, patience: Patience): Promise<s
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   try {
-    for await (const chunk of timed(response, patience)) {
+    for await (const chunk of listened(response, () => patience.renew(CHUNK_TIMEOUT_MS))) {
       bytes += chunk.length;
       if (bytes > MAX_ANSWER_BYTES) throw garbage("sends an answer without an end");
       chunks.push(chunk);
@@ -185,6 +158,23 @@ async function readAll(response: IncomingMessage, patience: Patience): Promise<s
     );
   }
   return Buffer.concat(chunks).toString("utf8");
+}
+
+/** The beginning of a refusal's body; a longer one is cut, and its connection with it. */
+async function readError(response: IncomingMessage, patience: Patience): Promise<string> {
+  patience.limit(ERROR_BODY_TIMEOUT_MS);
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of response as AsyncIterable<Uint8Array>) {
+      chunks.push(chunk);
+      bytes += chunk.length;
+      if (bytes >= MAX_ERROR_BYTES) break;
+    }
+  } catch {
+    // What has come must do.
+  }
+  return Buffer.concat(chunks).subarray(0, MAX_ERROR_BYTES).toString("utf8");
 }
 
 /** vLLM and Preceptor report what goes wrong in the middle of a stream as an event of its own. */
@@ -212,7 +202,7 @@ async function refusal(response: IncomingMessage, key: string | undefined, patie
       { status },
     );
   }
-  const text = await readAll(response, patience).catch(() => "");
+  const text = await readError(response, patience);
   const said = sentence(text, key);
   const details = { status, retryAfterMs: retryAfter(response) };
   if (status === 429 || status === 503) return new RemoteFailure("busy", `answered ${status}${said}`, details);
@@ -240,13 +230,31 @@ function messageOf(value: unknown): string | undefined {
     return (error as { message: string }).message;
   }
   if (object === "error" && typeof message === "string") return message;
-  return detail === undefined ? undefined : typeof detail === "string" ? detail : JSON.stringify(detail);
+  return detail === undefined ? undefined : typeof detail === "string" ? detail : show(detail, MAX_UNCLEAN_CHARS);
 }
+
+/** Room for the spaces and control characters that cleaning takes out. */
+const MAX_UNCLEAN_CHARS = 4 * MAX_ERROR_CHARS;
 
 /** The server's own words, short, on one line, without the key should it repeat it. */
 function quoted(text: string, key: string | undefined): string {
-  const clean = (key ? text.replaceAll(key, "…") : text).replace(/[\p{Cc}\p{Cf}\s]+/gu, " ").trim();
-  return JSON.stringify(clean.length > MAX_ERROR_CHARS ? `${clean.slice(0, MAX_ERROR_CHARS)}…` : clean);
+  const clean = withoutKey(text, key)
+    .replace(/[\p{Cc}\p{Cf}\s]+/gu, " ")
+    .trim();
+  const whole = clean.length <= MAX_ERROR_CHARS && text.length <= MAX_UNCLEAN_CHARS;
+  return JSON.stringify(whole ? clean : `${clean.slice(0, MAX_ERROR_CHARS)}…`);
+}
+
+/** The beginning of a text; where the cut goes through the key, none of it is left. */
+function withoutKey(text: string, key: string | undefined): string {
+  const start = text.slice(0, MAX_UNCLEAN_CHARS);
+  if (!key) return start;
+  const clean = start.replaceAll(key, "…");
+  if (start.length === text.length) return clean;
+  for (let length = Math.min(key.length - 1, clean.length); length > 0; length--) {
+    if (clean.endsWith(key.slice(0, length))) return clean.slice(0, -length);
+  }
+  return clean;
 }
 
 function hostOf(location: string): string {

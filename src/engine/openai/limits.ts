@@ -10,10 +10,18 @@ export const MAX_WAITING = 1024;
 
 /** An answer to a small question (which models, which tokens): a server that needs longer is not well. */
 export const QUESTION_TIMEOUT_MS = 10_000;
-/** From a request to its first token or its answer: a long prompt behind a long queue takes minutes on a busy server. */
+/** From a request to its whole answer, or of silence before a stream's first event: a long prompt behind a long queue takes minutes. */
 export const ANSWER_TIMEOUT_MS = 300_000;
-/** Between two chunks of a stream: decoding pauses for the prefill of others, but not for so long. */
+/** Between two parts of an answer, or two events of a stream: decoding pauses for the prefill of others, but not for so long. */
 export const CHUNK_TIMEOUT_MS = 60_000;
+/** To a stream's first event, whatever comments come meanwhile: Preceptor sends some while a request waits, and its queue may be long. */
+export const FIRST_EVENT_TIMEOUT_MS = 1_800_000;
+/** Of a stream: the longest answers (32 k tokens) take nine hours at one token a second. */
+export const STREAM_TIMEOUT_MS = 86_400_000;
+/** After `[DONE]`: the end of the answer usually lies in the same packet, and frees the connection for the next request. */
+export const AFTER_DONE_MS = 250;
+/** For the body of a refusal: its status has said what matters. */
+export const ERROR_BODY_TIMEOUT_MS = 2_000;
 /** How long a request waits for any replica to come back before it is told to come back itself. */
 export const WAIT_FOR_REPLICA_MS = 15_000;
 
@@ -53,6 +61,8 @@ export const MAX_WHOLE_ENTRIES = 450_000;
 
 /** An answer of this size holds a long text with twenty alternatives per token several times over. */
 export const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
+/** What is read of a refusal: proxies' error pages are smaller. */
+export const MAX_ERROR_BYTES = 64 * 1024;
 /** Of a server's own words about an error. */
 export const MAX_ERROR_CHARS = 500;
 

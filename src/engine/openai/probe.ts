@@ -116,7 +116,12 @@ function createAsk(
     vocabSize,
     whole: (fields, ids) => connection.post("/completions", body(fields, ids), { signal, timeoutMs: PROBE_TIMEOUT_MS }),
     stream: (fields) =>
-      connection.events("/completions", { ...body(fields), stream: true }, signal ?? new AbortController().signal),
+      connection.events(
+        "/completions",
+        { ...body(fields), stream: true },
+        signal ?? new AbortController().signal,
+        PROBE_TIMEOUT_MS,
+      ),
   };
 }
 
