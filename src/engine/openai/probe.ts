@@ -1,7 +1,7 @@
 /** What a server can do, found out with a handful of requests of a few tokens each. */
 
 import { fail } from "../../errors.ts";
-import { isObject } from "../../model/json.ts";
+import { isObject, show } from "../../model/json.ts";
 import type { Capabilities, RemoteOptions } from "../engine.ts";
 import type { Connection } from "./connection.ts";
 import { garbage, RemoteFailure } from "./failure.ts";
@@ -32,7 +32,8 @@ export async function readCard(connection: Connection, name: string, signal?: Ab
   const cards = list(data, "its models").filter(isObject);
   const card = cards.find(({ id, aliases }) => id === name || (Array.isArray(aliases) && aliases.includes(name)));
   if (!card) {
-    const names = cards.map(({ id }) => JSON.stringify(id)).slice(0, 8);
+    const names = cards.slice(0, MAX_NAMED).map(({ id }) => show(id, MAX_NAME_CHARS));
+    if (cards.length > MAX_NAMED) names.push(`${cards.length - MAX_NAMED} more`);
     throw new RemoteFailure("refused", `does not serve ${JSON.stringify(name)}, but ${names.join(", ") || "nothing"}`, {
       status: 404,
     });
@@ -43,9 +44,17 @@ export async function readCard(connection: Connection, name: string, signal?: Ab
   return {
     contextLength: positive(length) ?? positive(meta.n_ctx),
     vocabSize: positive(meta.n_vocab),
-    identity: JSON.stringify([root, parent, length, meta.n_ctx, meta.n_vocab, meta.size, version]),
+    identity: [root, parent, length, meta.n_ctx, meta.n_vocab, meta.size, version]
+      .map((part) => show(part, MAX_IDENTITY_CHARS))
+      .join(),
   };
 }
+
+/** Of the models that a server names instead of the one that was asked for: enough to find a misspelt name. */
+const MAX_NAMED = 8;
+const MAX_NAME_CHARS = 100;
+/** Of each field that tells servers apart: paths and versions are shorter. */
+const MAX_IDENTITY_CHARS = 1_000;
 
 /** vLLM and Preceptor tell theirs; others need not. */
 async function readVersion(connection: Connection, signal: AbortSignal | undefined): Promise<unknown> {

@@ -286,3 +286,20 @@ test("nonsense as deep or as long as JSON allows is garbage, in few words", () =
     }
   }
 });
+
+test("a server with very many models, or very long names, is quoted in few words", async () => {
+  const data = [{ id: "x".repeat(100_000) }, ...Array.from({ length: 10_000 }, (_, i) => ({ id: `model-${i}` }))];
+  const many = await serve(JSON.stringify({ data }));
+  const failure = (await readCard(many, "mine").catch((error: unknown) => error)) as Error;
+  expect(failure.message).toMatch(/^does not serve "mine", but "xxx.*…, "model-0", .*"model-6", 9993 more$/);
+  expect(failure.message.length).toBeLessThan(400);
+});
+
+test("a card as deep as JSON allows has an identity all the same", async () => {
+  const deep = `${"[".repeat(50_000)}${"]".repeat(50_000)}`;
+  const card = (root: string) => serve(`{"data":[{"id":"mine","root":${root},"max_model_len":8}]}`);
+  const { identity, contextLength } = await readCard(await card(deep), "mine");
+  expect(contextLength).toBe(8);
+  expect(identity.length).toBeLessThan(10_000);
+  expect(identity).not.toBe((await readCard(await card('"/models/mine"'), "mine")).identity);
+});
