@@ -17,7 +17,7 @@ import { estimateAt } from "./temperature.ts";
 import { resultOfRows } from "./whole-rows.ts";
 import { readAnswer, readPromptLogprobs, type WirePosition } from "./wire.ts";
 
-/** Throws `unsupported_by_backend` for what the server cannot report, and what `attempt` throws. */
+/** Throws `unsupported_by_backend` for what the server cannot report, `context_length_exceeded`, and what `attempt` throws. */
 export async function remoteLogprobs(remote: Remote, request: LogprobsRequest): Promise<LogprobsResult[]> {
   if (!remote.profile.capabilities.logprobs) throw cannot(remote, "report log-probs of given texts");
   return allSettledOrThrow(request.sequences.map((sequence) => scoreSequence(remote, request, sequence)));
@@ -32,6 +32,7 @@ async function scoreSequence(
   const { ids, from = 1, to = ids.length } = sequence;
   const span = { ids, from, to };
   if (to <= from) return { from, to, cachedTokens: 0, logprobs: new Float32Array() };
+  checkRoom(remote, to);
   const temperature = request.temperature / options.tempered;
   const isExact = temperature === 1 || profile.scalesPrompts;
   const topK = request.topK ?? 0;
@@ -141,13 +142,10 @@ function scoreBody(
   model: string,
   { ids, from, alternatives, scale }: { ids: Int32Array; from: number; alternatives: number; scale: number },
 ): object {
-  // vLLM must sample a token after the prompt; where the prompt fills the context there is no room for it.
-  const scoresOnly = profile.scoresOnly || ids.length >= (profile.contextLength ?? Infinity);
   return {
     model,
     prompt: Array.from(ids),
-    max_tokens: scoresOnly ? 0 : 1,
-    ...(scoresOnly && !profile.scoresOnly ? { echo: true } : {}),
+    max_tokens: profile.scoresOnly ? 0 : 1,
     temperature: 0,
     prompt_logprobs: alternatives,
     ...(scale === 1 ? {} : { prompt_logprobs_temperature: scale }),
@@ -162,6 +160,7 @@ export async function* remoteDistributions(
   request: DistributionsRequest,
 ): AsyncGenerator<Float32Array> {
   if (!remote.profile.wholeRows) throw cannot(remote, "report whole distributions");
+  checkRoom(remote, request.to);
   yield* rowsOf(remote, request);
 }
 
@@ -196,6 +195,17 @@ function fill(row: Float32Array, { ids, logprobs }: WirePosition, temperature: n
   ids.forEach((id, i) => {
     row[id] = logprobs[i]! / temperature - logNormaliser;
   });
+}
+
+/** vLLM scores a text only if it may sample a token behind it. `length`: tokens of the text up to the last one of interest. */
+function checkRoom({ options, profile }: Remote, length: number): void {
+  const { contextLength, scoresOnly } = profile;
+  if (scoresOnly || contextLength === null || length < contextLength) return;
+  throw fail(
+    "context_length_exceeded",
+    `the text has ${length} tokens and the server of ${options.name} can score ${contextLength - 1}: its context of ${contextLength} must ` +
+      "hold one token more than the text; shorten the text, or serve the model with a longer context",
+  );
 }
 
 function cannot({ options }: Remote, what: string): Error {

@@ -263,3 +263,30 @@ test("texts that do not fit, and ids that are none, are refused before anything 
   await expect(score(model, Int32Array.of(1, 300))).rejects.toMatchObject({ code: "invalid_token_ids" });
   expect(server.completions()).toEqual([]);
 });
+
+test("a text that fills the context leaves no room for the token that vLLM samples behind it", async () => {
+  const server = await fake({ maxModelLen: 16, maxLogprobs: -1 });
+  const { model } = await connect([server]);
+  for (const request of [{}, { temperature: 0.7 }, { from: 15 }]) {
+    const refused = await score(model, TEXT, request).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: "context_length_exceeded" });
+    expect((refused as Error).message).toMatch(/16 tokens .* can score 15: .*shorten the text/);
+  }
+  const rows = model.distributions({ ids: TEXT, from: 1, to: 16, temperature: 1 });
+  await expect(rows[Symbol.asyncIterator]().next()).rejects.toMatchObject({ code: "context_length_exceeded" });
+  expect(server.completions()).toEqual([]);
+  // What stands at its end alone needs no score.
+  expect((await score(model, TEXT, { to: 15 })).logprobs).toHaveLength(14);
+  expect((await score(model, TEXT.subarray(0, 15))).logprobs).toHaveLength(14);
+  for (const { body } of server.completions()) {
+    expect(body.max_tokens).toBe(1);
+    expect(body).not.toHaveProperty("echo");
+  }
+});
+
+test("a text that fills the context is scored where nothing is sampled", async () => {
+  const server = await fake({ maxModelLen: 16, preceptor: true });
+  const { model } = await connect([server]);
+  const { logprobs } = await score(model, TEXT);
+  expect(farthest(logprobs, ownLogprobs(TOY, TEXT))).toBeLessThan(1e-6);
+});
