@@ -63,7 +63,7 @@ export function createCompletionLogprobs(
     sampled(token, shown) {
       const out = emptyCompletionLogprobs();
       const { top } = token;
-      const alternatives = top ? topRecord(nameOf, top.ids, top.logprobs, 0, top.ids.length) : {};
+      const alternatives = top ? topRecord(nameOf, top.ids, top.logprobs, 0, top.ids.length) : createRecord();
       add(out, token.id, finiteLogprob(token.logprob), alternatives);
       if (shown) offset += countCharacters(model.bytesOf(token.id, !skipSpecial));
       return out;
@@ -73,6 +73,9 @@ export function createCompletionLogprobs(
 
 type NameOf = (id: number) => string;
 
+/** Tokens may be called "constructor" or "__proto__". */
+const createRecord = (): Record<string, number> => Object.create(null) as Record<string, number>;
+
 function topRecord(
   nameOf: NameOf,
   ids: Int32Array,
@@ -80,7 +83,7 @@ function topRecord(
   start: number,
   count: number,
 ): Record<string, number> {
-  const out: Record<string, number> = {};
+  const out = createRecord();
   for (let i = start; i < start + count; i++) out[nameOf(ids[i]!)] ??= finiteLogprob(logprobs[i]!);
   return out;
 }
