@@ -65,7 +65,7 @@ test("what begins alike goes where it was computed, unless that replica is far b
 });
 
 test("the load is what is under way and what waits", async () => {
-  const server = await fake({ tokenMs: 3 });
+  const server = await fake({ tokenMs: 30 });
   const { model } = await connect([server]);
   expect(model.load()).toEqual({
     active: 0,
