@@ -1,5 +1,5 @@
 /** `sample` at a server: one request for a group; what a failure cuts off goes on elsewhere from the tokens it had. */
-import { setMaxListeners } from "node:events";
+import { linked } from "../../abort.ts";
 import { fail } from "../../errors.ts";
 import type { SampleEvent, SampleRequest } from "../engine.ts";
 import { createSampleStream } from "../sample-stream.ts";
@@ -31,12 +31,13 @@ export async function* remoteSample(
   };
   const start = (signal: AbortSignal): AsyncIterable<SampleEvent[]> => {
     const channel = createChannel<SampleEvent[]>();
-    const ended = AbortSignal.any([signal, closed]);
-    setMaxListeners(0, ended);
-    run(remote, request, sequences, channel, ended).then(
-      () => channel.end(),
-      (error: unknown) => channel.end(error),
-    );
+    const ended = linked(signal, closed);
+    run(remote, request, sequences, channel, ended.signal)
+      .finally(ended.unlink)
+      .then(
+        () => channel.end(),
+        (error: unknown) => channel.end(error),
+      );
     return channel;
   };
   yield* createSampleStream(request, { start, drop });
@@ -218,8 +219,8 @@ async function stream(
     }
     if (left.size > 0) throw new RemoteFailure("failed", "ended its answer before the text was complete");
   } catch (error) {
-    // Everything has come: what fails after that is no loss.
-    if (left.size > 0 || signal.aborted) throw error;
+    // Everything has come, or the caller has stopped all of it: what fails after that is no loss.
+    if (sequences.some(({ open }) => open)) throw error;
   } finally {
     if (last.length > 0) channel.push(last);
     clearTimeout(deadline);
