@@ -32,7 +32,19 @@ export async function openAdapter(
     const file = await dir.file(WEIGHTS);
     const { tensors } = await readSafetensorsHeader(file.path, WEIGHTS);
     const targets = checkpoint ? pairTensors(tensors, lora, checkpoint) : [];
-    return { directory: dir.path, hash: await hashAdapter(bytes, file.path), targets };
+    return { directory: dir.path, hash: await hashFiles(bytes, file.path), targets };
+  } catch (error) {
+    throw asAdapterError(error);
+  }
+}
+
+/** The `hash` that `openAdapter` would find now. Throws as it does. */
+export async function hashAdapter(directory: string): Promise<string> {
+  const dir = await openDirectory(directory);
+  requireFiles(dir);
+  try {
+    const { bytes } = await readJson(dir, CONFIG, "invalid_adapter");
+    return await hashFiles(bytes, (await dir.file(WEIGHTS)).path);
   } catch (error) {
     throw asAdapterError(error);
   }
@@ -144,7 +156,7 @@ function requireMatrix(name: string, { shape, dtype }: TensorLocation, expected:
 }
 
 /** Adapters are small enough to be read whole. */
-async function hashAdapter(config: Uint8Array, weights: string): Promise<string> {
+async function hashFiles(config: Uint8Array, weights: string): Promise<string> {
   const hash = createHash("sha256").update(config).update("\n");
   for await (const chunk of createReadStream(weights)) hash.update(chunk as Buffer);
   return `sha256:${hash.digest("hex")}`;

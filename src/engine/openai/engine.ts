@@ -1,7 +1,7 @@
 import { isAllowedHost } from "../../allowed-hosts.ts";
 import { fail, type PreceptorError } from "../../errors.ts";
 import type { RemoteEngine, RemoteModel, RemoteOptions } from "../engine.ts";
-import { createRemoteAdapters } from "./adapters.ts";
+import { createRemoteAdapters, type HashAdapter } from "./adapters.ts";
 import { type Connection, createConnection } from "./connection.ts";
 import { asPreceptorError, RemoteFailure } from "./failure.ts";
 import { createHealth } from "./health.ts";
@@ -18,6 +18,7 @@ export interface OpenAiEngineDeps {
   allowedHosts: readonly string[];
   observe(event: RemoteEvent): void;
   now: () => number;
+  hashAdapter: HashAdapter;
 }
 
 /** The engine for servers that speak OpenAI's completions: vLLM, Preceptor itself, llama.cpp. */
@@ -60,7 +61,9 @@ async function connect(
     const at = replicas.indexOf(first);
     throw inWords((probed[at] as PromiseRejectedResult).reason, connections[at]!);
   }
-  const adapters = new Map(replicas.map((replica) => [replica, createRemoteAdapters(replica.connection)]));
+  const adapters = new Map(
+    replicas.map((replica) => [replica, createRemoteAdapters(replica.connection, deps.hashAdapter)]),
+  );
   const common = (): Profile =>
     commonProfile([...profiles].map(([{ connection }, profile]) => ({ where: connection.where, profile })));
   const remote: Remote = {

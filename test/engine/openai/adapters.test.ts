@@ -167,3 +167,38 @@ test("a server without these routes cannot; asked all the same it says so", asyn
   expect(model.capabilities.adapters).toBe(false);
   await expect(sampleAll(model, { adapter: adapter("teacher") })).rejects.toMatchObject({ code: "backend_refused" });
 });
+
+test("files that have changed are not loaded under the old version's name", async () => {
+  const server = await fake({ lora: true });
+  const files = adapter("teacher");
+  let { hash } = files;
+  const { model } = await connect([server], {}, { hashAdapter: async () => hash });
+  hash = adapter("other").hash;
+  const refusal = await sampleAll(model, { adapter: files }).catch((error: unknown) => error);
+  expect(refusal).toMatchObject({ code: "invalid_adapter", param: "adapter" });
+  expect((refusal as Error).message).toMatch(/teacher have changed.*PATCH/);
+  expect(loads(server)).toEqual([]);
+  hash = files.hash;
+  await expectSamples(model, files);
+});
+
+test("nobody waits for the loading of others who have left, and the last one to leave ends it", async () => {
+  const server = await fake({ lora: true });
+  const { model } = await connect([server]);
+  const files = adapter("slow");
+  server.misbehave({ kind: "hang" }, { path: /load_lora/, times: 1 });
+  const leaving = [new AbortController(), new AbortController()] as const;
+  const ended: number[] = [];
+  const waiting = leaving.map(async ({ signal }, i) => {
+    await sampleAll(model, { adapter: files, signal });
+    ended.push(i);
+  });
+  await eventually(() => loads(server).length === 1 && model.load().active === 2);
+  leaving[0].abort();
+  await waiting[0];
+  expect(ended).toEqual([0]);
+  leaving[1].abort();
+  await Promise.all(waiting);
+  await expectSamples(model, files);
+  expect(loads(server)).toHaveLength(2);
+}, 10_000);

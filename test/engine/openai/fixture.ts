@@ -1,3 +1,4 @@
+import path from "node:path";
 import { onTestFinished } from "vitest";
 import type {
   EngineModel,
@@ -10,7 +11,7 @@ import type {
   SampleRequest,
   TopLogprobs,
 } from "../../../src/engine/engine.ts";
-import { createOpenAiEngine } from "../../../src/engine/openai/engine.ts";
+import { createOpenAiEngine, type OpenAiEngineDeps } from "../../../src/engine/openai/engine.ts";
 import type { RemoteEvent } from "../../../src/engine/openai/remote.ts";
 import type { AdapterFiles } from "../../../src/model/checkpoint.ts";
 import { type FakeOptions, type FakeVllm, startFake } from "./fake-vllm.ts";
@@ -34,12 +35,18 @@ export interface Connected {
 }
 
 /** A model over these servers; it is closed when the test ends. What probing has counted is forgotten. */
-export async function connect(servers: readonly FakeVllm[], options: Partial<RemoteOptions> = {}): Promise<Connected> {
+export async function connect(
+  servers: readonly FakeVllm[],
+  options: Partial<RemoteOptions> = {},
+  deps: Partial<OpenAiEngineDeps> = {},
+): Promise<Connected> {
   const events: RemoteEvent[] = [];
   const engine = createOpenAiEngine({
     allowedHosts: ["127.0.0.1"],
     observe: (event) => void events.push(event),
     now: () => performance.now(),
+    hashAdapter: async (directory) => adapter(path.basename(directory)).hash,
+    ...deps,
   });
   const [first] = servers as [FakeVllm];
   const model = await engine.connect({

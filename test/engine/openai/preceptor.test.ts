@@ -21,6 +21,7 @@ async function connected(): Promise<{ model: RemoteModel; behind: FakeEngine }> 
     allowedHosts: ["127.0.0.1"],
     observe: () => undefined,
     now: () => performance.now(),
+    hashAdapter: async () => "",
   });
   const { port } = server.address() as AddressInfo;
   const model = await engine.connect({

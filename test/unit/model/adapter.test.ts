@@ -1,9 +1,9 @@
-import { cp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { appendFile, cp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 import { PreceptorError } from "../../../src/errors.ts";
-import { openAdapter } from "../../../src/model/adapter.ts";
+import { hashAdapter, openAdapter } from "../../../src/model/adapter.ts";
 import type { AdapterTarget, Checkpoint } from "../../../src/model/checkpoint.ts";
 import { encodeFloats } from "../../../src/model/dtype.ts";
 import { openCheckpoint } from "../../../src/model/open.ts";
@@ -31,6 +31,11 @@ describe("golden adapters", () => {
     const copy = path.join(await temporaryDirectory(), "adapter");
     await cp(path.join(GOLDEN, "llama/adapter"), copy, { recursive: true });
     expect((await openAdapter(copy, checkpoint)).hash).toBe(original.hash);
+    expect(await hashAdapter(copy)).toBe(original.hash);
+    await appendFile(path.join(copy, "adapter_config.json"), "\n");
+    expect(await hashAdapter(copy)).not.toBe(original.hash);
+    await rm(path.join(copy, "adapter_model.safetensors"));
+    await expect(hashAdapter(copy)).rejects.toMatchObject({ code: "invalid_adapter" });
     const other = await openCheckpoint(path.join(GOLDEN, "llama3-rope"));
     expect((await openAdapter(path.join(GOLDEN, "llama3-rope/adapter"), other)).hash).not.toBe(original.hash);
   });
