@@ -66,7 +66,11 @@ export async function attempt<T>(
     reached = progress;
     avoid.add(replica);
     const elsewhere = remote.pool.replicas.some((other) => other.state() === "up" && !avoid.has(other));
-    const tooLong = !elsewhere && (failure.retryAfterMs ?? 0) > MAX_RETRY_AFTER_MS;
+    const soon = remote.now() + MAX_RETRY_AFTER_MS;
+    const another = remote.pool.replicas.some(
+      (other) => other !== replica && other.state() !== "open" && other.availableAt() <= soon,
+    );
+    const tooLong = !another && (failure.retryAfterMs ?? 0) > MAX_RETRY_AFTER_MS;
     const hopeful = failure.kind !== "refused" || (isDenial(failure) && elsewhere);
     const retried = lostAdapter || (hopeful && !tooLong && tries < MAX_ATTEMPTS);
     remote.observe({ ...event, type: "failure", failure: failure.kind, message: failure.message, retried });

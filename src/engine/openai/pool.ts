@@ -53,6 +53,8 @@ interface Item extends Waiting {
   request: LeaseRequest;
   take(lease: Lease): void;
   refuse(error: Error): void;
+  /** Whether no replica is there for it: for how long that may last has an end. */
+  strand(isStranded: boolean): void;
   told: { position: number; reason: QueueReason } | null;
 }
 
@@ -116,6 +118,7 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
   function tell(item: Item, place: { position: number; reason: QueueReason }): void {
     if (item.told?.position === place.position && item.told.reason === place.reason) return;
     item.told = place;
+    item.strand(place.reason === "backend");
     item.request.queued?.(place);
   }
 
@@ -174,6 +177,10 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
             settle();
             resolve(lease);
           },
+          strand(isStranded) {
+            if (!isStranded) endDeadline();
+            else deadline ??= setTimeout(() => leave(unavailable(replicas, now())), WAIT_FOR_REPLICA_MS).unref();
+          },
           refuse(error) {
             settle();
             queue.remove(item, false);
@@ -187,11 +194,13 @@ export function createPool(replicas: readonly Replica[], now: () => number): Poo
         };
         const cancel = (): void => leave(endedBy(request.signal));
         // A queue that moves slowly is one thing; one that cannot move at all is no queue.
-        const deadline = setInterval(() => {
-          if (item.told?.reason === "backend") leave(unavailable(replicas, now()));
-        }, WAIT_FOR_REPLICA_MS).unref();
+        let deadline: NodeJS.Timeout | undefined;
+        const endDeadline = (): void => {
+          clearTimeout(deadline);
+          deadline = undefined;
+        };
         const settle = (): void => {
-          clearInterval(deadline);
+          endDeadline();
           request.signal?.removeEventListener("abort", cancel);
         };
         request.signal?.addEventListener("abort", cancel, { once: true });

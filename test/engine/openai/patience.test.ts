@@ -1,5 +1,13 @@
 /** How long the engine waits for servers that are silent, busy or gone, and what it says when it has waited enough. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
+import { attempt } from "../../../src/engine/openai/attempt.ts";
+import { createConnection } from "../../../src/engine/openai/connection.ts";
+import { RemoteFailure } from "../../../src/engine/openai/failure.ts";
+import { MAX_ACTIVE_PER_REPLICA, WAIT_FOR_REPLICA_MS } from "../../../src/engine/openai/limits.ts";
+import { createPool } from "../../../src/engine/openai/pool.ts";
+import type { Remote } from "../../../src/engine/openai/remote.ts";
+import { createReplica } from "../../../src/engine/openai/replica.ts";
 import { connect, eventually, fake, farthest, PROMPT, sampleAll, score } from "./fixture.ts";
 import { drawIds, ownLogprobs, TOY } from "./toy-model.ts";
 
@@ -104,4 +112,53 @@ test("a trial that falls into another look at the server is not lost", async () 
   await eventually(() => of("opened").length > 0);
   await eventually(() => of("closed").length > 0);
   expect(of("opened")[0]!.where).toBe(a.where);
+});
+
+const now = (): number => performance.now();
+const silent = (host: string) => {
+  const send = () => Promise.reject(new Error("nothing is sent here"));
+  return createReplica(createConnection({ send, baseUrl: `http://${host}/v1`, key: undefined }), now);
+};
+const asking = {
+  client: "",
+  priority: "interactive",
+  kind: "sample",
+  prefix: Int32Array.of(1),
+  signal: undefined,
+} as const;
+
+test("the wait for a server begins when the last one goes, however long the request had waited for a slot", async () => {
+  const replica = silent("a");
+  const pool = createPool([replica], now);
+  const lease = (sequences: number) => pool.lease({ ...asking, sequences, avoid: new Set() });
+  const full = await lease(MAX_ACTIVE_PER_REPLICA);
+  const waiting = lease(1).then(
+    () => 0,
+    () => now(),
+  );
+  await sleep(WAIT_FOR_REPLICA_MS * 0.75);
+  for (let i = 0; i < 3; i++) replica.failed(new RemoteFailure("failed", "answered 500"));
+  const gone = now();
+  pool.wake();
+  expect((await waiting) - gone).toBeGreaterThan(WAIT_FOR_REPLICA_MS * 0.9);
+  full.release();
+});
+
+test("a server that asks for a long pause is no reason to give up while another is back in a moment", async () => {
+  const replicas = [silent("a"), silent("b")];
+  const remote = {
+    options: { name: "toy" },
+    pool: createPool(replicas, now),
+    observe: () => undefined,
+    now,
+  } as unknown as Remote;
+  const pauses = [100, 30_000];
+  const tried: string[] = [];
+  await attempt(remote, { ...asking, adapter: null, sequences: () => 1 }, async ({ replica }) => {
+    tried.push(replica.connection.where);
+    const retryAfterMs = pauses.shift();
+    if (retryAfterMs !== undefined) throw new RemoteFailure("busy", "answered 429", { retryAfterMs });
+  });
+  expect(tried).toHaveLength(3);
+  expect(tried[2]).toBe(tried[0]);
 });
