@@ -308,6 +308,12 @@ export interface RemoteOptions {
 }
 
 export interface RemoteModel extends EngineModel {
+  /** Under which the servers know it. */
+  readonly name: string;
+  /** How its servers are; `active`: sequences and texts under way there. "paused": it asked to be left alone for a while. */
+  replicas(): { where: string; state: "up" | "paused" | "open"; active: number }[];
+  /** Finds out anew what its servers can do. Throws `backend_unavailable` where none of them answers as it should. */
+  probe(): Promise<void>;
   /** Ids that the server's own tokenizer makes of a text, special tokens neither added nor parsed where it can be told so; null: it cannot be asked. */
   serverTokens(text: string, signal?: AbortSignal): Promise<readonly number[] | null>;
 }

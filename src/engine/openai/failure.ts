@@ -31,6 +31,11 @@ export function isDenial({ kind, status }: RemoteFailure): boolean {
   return kind === "refused" && (status === 401 || status === 403 || status === 404);
 }
 
+/** It said nothing about what it was asked: another time it may. */
+export function mayAnswerLater({ kind }: RemoteFailure): boolean {
+  return kind === "busy" || kind === "unreachable";
+}
+
 export function garbage(message: string, cause?: unknown): RemoteFailure {
   return new RemoteFailure("garbage", message, { cause });
 }

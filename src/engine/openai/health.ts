@@ -13,6 +13,8 @@ export interface Health {
   /** The replica's breaker has opened: it is tried when its time has come. */
   opened(replica: Replica): void;
   fingerprint(replica: Replica, value: string): void;
+  /** Probes all of them now, those too whose breaker is open. Whether any is well; never rejects. */
+  again(): Promise<boolean>;
   stop(): void;
 }
 
@@ -27,9 +29,10 @@ export interface HealthDeps {
 
 export function createHealth({ remote, options, profiles, changed }: HealthDeps): Health {
   const stopped = new AbortController();
-  const timers = new Set<NodeJS.Timeout>();
+  /** The next trial of each. */
+  const timers = new Map<Replica, NodeJS.Timeout>();
   const fingerprints = new Map<Replica, string>();
-  const looking = new Map<Replica, Promise<void>>();
+  const looking = new Map<Replica, Promise<boolean>>();
   /** When a replica was last probed for its fingerprint. */
   const lookedAt = new Map<Replica, number>();
   let lastUsed = remote.now();
@@ -70,19 +73,19 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
   }
 
   /** A look at a replica: its card in passing; all of it where it claims to have changed, or its breaker is open (a trial). */
-  function check(replica: Replica, why: "round" | "changed" | "trial"): void {
+  function check(replica: Replica, why: "round" | "changed" | "trial"): Promise<boolean> {
     const before = looking.get(replica);
     // Only a round may be lost to a look that is under way: for the others nobody would ask again.
-    if (stopped.signal.aborted || (before && why === "round")) return;
-    const look = (before ?? Promise.resolve()).then(() => lookAt(replica, why));
+    if (stopped.signal.aborted || (before && why === "round")) return Promise.resolve(false);
+    const look = (before ?? Promise.resolve(false)).then(() => lookAt(replica, why));
     looking.set(replica, look);
-    void look.finally(() => {
+    return look.finally(() => {
       if (looking.get(replica) === look) looking.delete(replica);
     });
   }
 
-  /** Never rejects. */
-  async function lookAt(replica: Replica, why: "round" | "changed" | "trial"): Promise<void> {
+  /** Whether it is well. Never rejects. */
+  async function lookAt(replica: Replica, why: "round" | "changed" | "trial"): Promise<boolean> {
     const trial = why === "trial";
     try {
       const same =
@@ -91,16 +94,19 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
       const well = same || (await look(replica));
       if (well && trial) closed(replica);
       if (!well) keepOut(replica, "it is not what it was, or serves other weights than the other replicas");
+      return well;
     } catch (error) {
-      if (stopped.signal.aborted) return;
+      if (stopped.signal.aborted) return false;
       if (trial || !(error instanceof RemoteFailure) || error.kind === "refused")
         keepOut(replica, error instanceof Error ? error.message : "it failed");
       else if (replica.failed(error)) opened(replica, error.message);
+      return false;
     }
   }
 
   function closed(replica: Replica): void {
     replica.tried(true);
+    clearTimeout(timers.get(replica));
     remote.observe({ ...eventOf(replica), type: "closed" });
     remote.pool.wake();
   }
@@ -116,14 +122,12 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
   }
 
   function later(replica: Replica): void {
+    clearTimeout(timers.get(replica));
     const timer = setTimeout(
-      () => {
-        timers.delete(timer);
-        check(replica, "trial");
-      },
+      () => void check(replica, "trial"),
       Math.max(0, replica.availableAt() - remote.now()),
     ).unref();
-    timers.add(timer);
+    timers.set(replica, timer);
   }
 
   function tick(): void {
@@ -132,7 +136,7 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
       round = undefined;
       return;
     }
-    for (const replica of remote.pool.replicas) if (replica.state() === "up") check(replica, "round");
+    for (const replica of remote.pool.replicas) if (replica.state() === "up") void check(replica, "round");
   }
 
   return {
@@ -148,12 +152,17 @@ export function createHealth({ remote, options, profiles, changed }: HealthDeps)
       const recently = remote.now() - (lookedAt.get(replica) ?? Number.NEGATIVE_INFINITY) < HEALTH_INTERVAL_MS;
       if (before === undefined || before === value || recently) return;
       lookedAt.set(replica, remote.now());
-      check(replica, "changed");
+      void check(replica, "changed");
+    },
+    async again() {
+      const why = (replica: Replica) => (replica.state() === "open" ? "trial" : "changed");
+      const well = await Promise.all(remote.pool.replicas.map((replica) => check(replica, why(replica))));
+      return well.includes(true);
     },
     stop() {
       stopped.abort();
       clearInterval(round);
-      for (const timer of timers) clearTimeout(timer);
+      for (const timer of timers.values()) clearTimeout(timer);
     },
   };
 }

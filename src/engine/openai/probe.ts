@@ -4,7 +4,7 @@ import { fail } from "../../errors.ts";
 import { isObject, show } from "../../model/json.ts";
 import type { Capabilities, RemoteOptions } from "../engine.ts";
 import type { Connection } from "./connection.ts";
-import { garbage, RemoteFailure } from "./failure.ts";
+import { garbage, mayAnswerLater, RemoteFailure } from "./failure.ts";
 import { MAX_ALTERNATIVES, MAX_WHOLE_VOCABULARY, QUESTION_TIMEOUT_MS, SAME_WEIGHTS_NATS } from "./limits.ts";
 import type { Profile } from "./profile.ts";
 import { NO_OTHER_FILTERS } from "./sampling.ts";
@@ -309,7 +309,7 @@ async function probeAdapters(connection: Connection, signal: AbortSignal | undef
     await connection.post("/load_lora_adapter", {}, { signal, anyAnswer: true, timeoutMs: QUESTION_TIMEOUT_MS });
     return false;
   } catch (error) {
-    if (!(error instanceof RemoteFailure)) throw error;
+    if (!(error instanceof RemoteFailure) || mayAnswerLater(error)) throw error;
     return error.kind === "refused" && (error.status === 400 || error.status === 422);
   }
 }

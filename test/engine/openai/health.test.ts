@@ -162,3 +162,48 @@ test("a server that answers nothing at all is noticed by the rounds alone", asyn
   await eventually(() => of("closed").length > 0);
   expect(asked(b)).toBeGreaterThanOrEqual(0);
 });
+
+test("a text that the caller ends is a success: failures before it count no more", async () => {
+  const server = await fake({ tokenMs: 2 });
+  const { model, of } = await connect([server]);
+  for (let i = 0; i < 4; i++) {
+    server.misbehave({ kind: "status", status: 500 }, { times: 1 });
+    const [sampled] = await sampleAll(model, { params: { maxTokens: 100 }, shouldStop: (_, ids) => ids.length === 3 });
+    expect(sampled).toMatchObject({ reason: "stop", ids: { length: 3 } });
+    await eventually(() => server.seen.openStreams === 0);
+  }
+  expect(of("failure")).toHaveLength(4);
+  expect(of("opened")).toEqual([]);
+});
+
+test("a server that is started anew with another context is served with that", async () => {
+  const server = await fake();
+  const { model } = await connect([server]);
+  expect(model.contextLength).toBe(256);
+  for (const length of [128, 512]) {
+    Object.assign(server.settings, { maxModelLen: length });
+    await load(model, 1);
+    await eventually(() => model.contextLength === length);
+  }
+  await expect(sampleAll(model, { promptIds: new Int32Array(513) })).rejects.toMatchObject({
+    code: "context_length_exceeded",
+  });
+});
+
+test("probing again, when asked to, finds out what is new, and brings back at once what is well again", async () => {
+  const [a, b] = [await fake(), await fake()];
+  const { model, of } = await connect([a, b]);
+  for (const server of [a, b]) server.settings.lora = true;
+  await model.probe();
+  expect(model.capabilities.adapters).toBe(true);
+  for (const server of [a, b]) server.misbehave({ kind: "status", status: 500 }, { path: /models$/ });
+  for (let i = 0; i < 3; i++) await expect(model.probe()).rejects.toMatchObject({ code: "backend_unavailable" });
+  expect(model.replicas().map(({ state }) => state)).toEqual(["open", "open"]);
+  for (const server of [a, b]) server.behave();
+  await model.probe();
+  expect(model.replicas()).toMatchObject([
+    { where: a.where, state: "up", active: 0 },
+    { where: b.where, state: "up", active: 0 },
+  ]);
+  expect(of("closed").length).toBeGreaterThanOrEqual(2);
+});

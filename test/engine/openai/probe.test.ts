@@ -137,6 +137,7 @@ test("an address that is not allowed is never asked anything", async () => {
     allowedHosts: ["models.example.org"],
     observe: () => undefined,
     now: () => performance.now(),
+    hashAdapter: async () => "",
   });
   expect(() => engine.check([server.url])).toThrow(expect.objectContaining({ code: "model_source_not_allowed" }));
   const options = { name: "toy", key: undefined, tempered: 1, vocabSize: 300, eosIds: [2], contextLength: null };
@@ -215,6 +216,7 @@ test("registering can be given up", async () => {
     allowedHosts: ["127.0.0.1"],
     observe: (event) => void events.push(event),
     now: () => performance.now(),
+    hashAdapter: async () => "",
   });
   const options = { name: "toy", key: undefined, tempered: 1, vocabSize: 300, eosIds: [2], contextLength: null };
   const connecting = engine.connect({ ...options, baseUrls: [server.url], probeIds: PROBE }, AbortSignal.timeout(100));
@@ -227,4 +229,24 @@ test("the server's own tokens of a text, where it can be asked", async () => {
   expect(await model.serverTokens("<7><12>ab")).toEqual([7, 12, 97, 98]);
   const mute = await connect([await fake({ lacks: ["tokenize"] })]);
   expect(await mute.model.serverTokens("<7>")).toBeNull();
+});
+
+test("a server that is busy has not said that it cannot", async () => {
+  const busy = { kind: "status", status: 503, retryAfter: "7" } as const;
+  const [server, other] = [await fake({ lora: true }), await fake({ lora: true })];
+  server.misbehave(busy, { path: /load_lora/ });
+  await expect(connect([server])).rejects.toMatchObject({ code: "overloaded", retryAfterSeconds: 7 });
+  const pool = await connect([server, other]);
+  expect(pool.model.capabilities.adapters).toBe(true);
+  const { model } = await connect([other]);
+  other.misbehave(busy, { path: /tokenize/, times: 1 });
+  await expect(model.serverTokens("<7>")).rejects.toMatchObject({ code: "overloaded", retryAfterSeconds: 7 });
+  expect(await model.serverTokens("<7>")).toEqual([7]);
+});
+
+test("tokens are asked of a replica that is up", async () => {
+  const [late, there] = [await fake(), await fake()];
+  await late.kill();
+  const { model } = await connect([late, there]);
+  expect(await model.serverTokens("<7>")).toEqual([7]);
 });
