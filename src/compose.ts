@@ -22,9 +22,10 @@ import { createLifecycle } from "./http/lifecycle.ts";
 import { createMetrics } from "./http/metrics.ts";
 import { startServer } from "./http/server.ts";
 import { createLoadMetrics } from "./load-metrics.ts";
+import { hashAdapter } from "./model/adapter.ts";
 import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
-import { observeRemotes } from "./remote-metrics.ts";
+import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
 import { VERSION } from "./version.ts";
 import { webRoutes } from "./web/routes.ts";
@@ -93,6 +94,7 @@ async function build(
     allowedHosts: config.allowedHosts,
     observe: observeRemotes(metrics, log),
     now: () => performance.now(),
+    hashAdapter,
   });
   const loads = createLoadMetrics(metrics, () => placement.loaded());
   const placement = createPlacement({
@@ -108,7 +110,6 @@ async function build(
 
   // A download would keep the process alive until its end; it is resumed next time.
   const ending = new AbortController();
-  onClose(async () => ending.abort());
 
   const now = (): Date => new Date();
   const preparation = createPreparation({
@@ -137,7 +138,10 @@ async function build(
         ),
     },
   });
+  gaugeRemotes(metrics, () => preparation.remotes());
   onClose(() => preparation.close());
+  // First: a server that is being connected may be waiting for the download of its tokenizer.
+  onClose(async () => ending.abort());
   const models = createModelService({
     store: withModelCache(createModelStore(database.db, now), {
       // Nobody else opens an embedded database; of a shared one other servers' changes are seen after a moment.

@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import type { RemoteModel } from "./engine/engine.ts";
 import type { RemoteEvent } from "./engine/openai/remote.ts";
 import type { Metrics } from "./http/metrics.ts";
 
@@ -60,4 +61,35 @@ export function observeRemotes(
         break;
     }
   };
+}
+
+const STATES = ["up", "paused", "open"] as const;
+
+/** How busy and how well the remote models are that are connected, read when `/metrics` is. */
+export function gaugeRemotes(
+  metrics: Pick<Metrics, "gauges">,
+  remotes: () => readonly Pick<RemoteModel, "name" | "load" | "replicas">[],
+): void {
+  const replicas = () =>
+    remotes().flatMap(({ name: model, replicas }) =>
+      replicas().map(({ where, ...rest }) => ({ model, where, ...rest })),
+    );
+  metrics.gauges("preceptor_remote_waiting", "Requests waiting here for a remote server", ["model"], () =>
+    remotes().map(({ name: model, load }) => ({ labels: { model }, value: load().waiting })),
+  );
+  metrics.gauges(
+    "preceptor_remote_active",
+    "Sequences and texts under way at a remote server",
+    ["model", "replica"],
+    () => replicas().map(({ model, where, active }) => ({ labels: { model, replica: where }, value: active })),
+  );
+  metrics.gauges(
+    "preceptor_remote_replica_state",
+    "1 for the state a remote server is in: up, paused (it asked for that), open (its circuit breaker)",
+    ["model", "replica", "state"],
+    () =>
+      replicas().flatMap(({ model, where, state }) =>
+        STATES.map((each) => ({ labels: { model, replica: where, state: each }, value: Number(each === state) })),
+      ),
+  );
 }

@@ -8,6 +8,13 @@ export interface Metrics {
   observeRequest(request: { method: string; route: string; status: number; seconds: number }): void;
   /** A gauge that is read when /metrics is: `metrics.gauge("preceptor_models_loaded", "Models in memory", () => …)`. */
   gauge(name: string, help: string, read: () => number | Promise<number>): void;
+  /** The same with labels: one value for each set of them, read together. */
+  gauges<L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    read: () => readonly { labels: Record<L, string>; value: number }[],
+  ): void;
   /** A counter that is read when /metrics is; what it reads must never fall. */
   total(name: string, help: string, read: () => number): void;
   /** A counter to keep and `inc`. */
@@ -48,6 +55,19 @@ export function createMetrics(options: { process?: boolean } = {}): Metrics {
         registers,
         async collect() {
           this.set(await read());
+        },
+      });
+    },
+    gauges(name, help, labelNames, read) {
+      new Gauge({
+        name,
+        help,
+        labelNames,
+        registers,
+        collect() {
+          this.reset();
+          // Several values of the same labels count together.
+          for (const { labels, value } of read()) this.inc(labels, value);
         },
       });
     },

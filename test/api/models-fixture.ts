@@ -3,7 +3,7 @@ import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { createPreparation } from "../../src/api/models/preparation.ts";
+import { createPreparation, type Preparation } from "../../src/api/models/preparation.ts";
 import type { ModelRegistry } from "../../src/api/models/registry.ts";
 import { modelRoutes } from "../../src/api/models/routes.ts";
 import { createModelService, type ModelService } from "../../src/api/models/service.ts";
@@ -14,6 +14,7 @@ import { createOpenAiEngine } from "../../src/engine/openai/engine.ts";
 import { createPlacement, type Placement } from "../../src/engine/placement.ts";
 import { fail } from "../../src/errors.ts";
 import { createApp } from "../../src/http/app.ts";
+import { hashAdapter } from "../../src/model/adapter.ts";
 import type { TextService } from "../../src/text/text.ts";
 import { createFakeEngine, createFakeText } from "./fakes.ts";
 
@@ -35,6 +36,7 @@ export interface ModelsFixture {
   service: ModelService;
   registry: ModelRegistry;
   placement: Placement;
+  preparation: Preparation;
   call(method: string, path: string, body?: object): Promise<{ status: number; body: Answer; headers: Headers }>;
   /** What the pretended parts were asked for. */
   opened: string[];
@@ -85,27 +87,29 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
   };
   const budgetBytes = options.budgetBytes ?? 2 ** 40;
   const placement = createPlacement({ engine, budgetBytes, waitMs: 2_000 });
+  const preparation = createPreparation({
+    text,
+    modelsDirs: [directory],
+    cacheRoots: [],
+    async materialiseGguf(file) {
+      converted.push(path.basename(file));
+      if (!options.materialiseGguf) throw fail("invalid_checkpoint", "not a GGUF file");
+      return options.materialiseGguf(file);
+    },
+    resolveHub: options.resolveHub ?? (() => Promise.reject(fail("hub_error", "no network in this test"))),
+    remotes: {
+      engine: createOpenAiEngine({
+        allowedHosts: options.allowedHosts ?? [],
+        observe: () => undefined,
+        now: () => performance.now(),
+        hashAdapter,
+      }),
+      credential: (name) => options.credentials?.[name],
+    },
+  });
   const service = createModelService({
     store: createModelStore(database.db),
-    preparation: createPreparation({
-      text,
-      modelsDirs: [directory],
-      cacheRoots: [],
-      async materialiseGguf(file) {
-        converted.push(path.basename(file));
-        if (!options.materialiseGguf) throw fail("invalid_checkpoint", "not a GGUF file");
-        return options.materialiseGguf(file);
-      },
-      resolveHub: options.resolveHub ?? (() => Promise.reject(fail("hub_error", "no network in this test"))),
-      remotes: {
-        engine: createOpenAiEngine({
-          allowedHosts: options.allowedHosts ?? [],
-          observe: () => undefined,
-          now: () => performance.now(),
-        }),
-        credential: (name) => options.credentials?.[name],
-      },
-    }),
+    preparation,
     placement,
     engine,
     resources: { threads: 1, budgetBytes },
@@ -115,6 +119,7 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
     service,
     registry: service,
     placement,
+    preparation,
     opened,
     tokenizers,
     converted,
@@ -126,7 +131,10 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
       });
       return { status: response.status, body: await response.json(), headers: response.headers };
     },
-    close: () => placement.close(),
+    async close() {
+      await preparation.close();
+      await placement.close();
+    },
   };
 }
 

@@ -1,4 +1,7 @@
 /** The whole program in front of other servers: a second Preceptor, and a pool of three of which each is bad in its own way. */
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { mapLimited } from "../../src/concurrency.ts";
@@ -259,6 +262,27 @@ describe("three replicas: one is killed, one is slow, one answers garbage", () =
     expect(await closed(liar.where)).toBeGreaterThan(0);
   }, 30_000);
 });
+
+test("a download that does not begin does not hold up the end", async () => {
+  const hub = createServer(() => undefined).listen(0, "127.0.0.1");
+  await once(hub, "listening");
+  const host = `127.0.0.1:${(hub.address() as AddressInfo).port}`;
+  const front = await startPreceptor({
+    PRECEPTOR_ALLOWED_HOSTS: host,
+    HF_ENDPOINT: `http://${host}`,
+    HF_HUB_OFFLINE: "0",
+  });
+  const asked = once(hub, "request");
+  const body = { id: "far", model: `openai+http://${host}/v1#m`, tokenizer: "hf:org/name" };
+  const registering = front.post("/v1/teachers", body).catch(() => undefined);
+  await asked;
+  const started = performance.now();
+  await front.close();
+  expect(performance.now() - started).toBeLessThan(5_000);
+  await registering;
+  hub.closeAllConnections();
+  hub.close();
+}, 20_000);
 
 const toyOf = ({ settings }: FakeVllm) => settings.toy;
 

@@ -3,6 +3,7 @@
  * or a remote server reached and probed. Done once per version and kept, since every use needs it.
  */
 import { createLimiter } from "../../concurrency.ts";
+import type { RemoteModel } from "../../engine/engine.ts";
 import { fail, PreceptorError } from "../../errors.ts";
 import { openAdapter } from "../../model/adapter.ts";
 import type { AdapterFiles, Checkpoint } from "../../model/checkpoint.ts";
@@ -10,7 +11,7 @@ import type { HubFiles } from "../../model/hub/types.ts";
 import { openCheckpoint } from "../../model/open.ts";
 import { parseModelSource, resolveLocalModel } from "../../model/source.ts";
 import type { TextModel, TextService } from "../../text/text.ts";
-import { connectionKey, createConnections } from "./connections.ts";
+import { connectionKey, createConnections, sharedKey } from "./connections.ts";
 import type { ConnectedRemote, RemoteSource, RemotesDeps } from "./remotes.ts";
 
 export type Prepared = PreparedCheckpoint | PreparedRemote;
@@ -32,7 +33,7 @@ export interface PreparedRemote extends ConnectedRemote {
 export interface Preparation {
   /**
    * Starts, joins or repeats it; what failed is tried again on the next call. `fresh` reads files again that were read
-   * before: whoever registers a model means what lies there now.
+   * before, and probes servers anew: whoever registers a model means what is there now.
    */
   prepare(version: VersionSource, options?: { fresh?: boolean }): Promise<Prepared>;
   /**
@@ -42,13 +43,17 @@ export interface Preparation {
   look(version: VersionSource): Promise<Known>;
   /** What a finished `prepare` gave. */
   prepared(version: VersionSource): Prepared | undefined;
-  /** Frees what is kept about a source that is no longer registered; of one version only where it is given whole. */
-  forget(version: Pick<VersionSource, "source"> | VersionSource): void;
+  /** Frees what is kept about a version. */
+  forget(version: VersionSource): void;
+  /** And about all that share its files or its connection (`isShared`). */
+  forgetShared(version: VersionSource): void;
   /** A local source as a resolved path, so that two names of one place compare equal; others as they are. */
   locate(source: string): Promise<string>;
   /** What its first preparation needs beyond milliseconds. Throws what is wrong with the source. */
   effort(version: VersionSource): Promise<Effort>;
-  /** Leaves all remote servers. */
+  /** Those that are connected. */
+  remotes(): RemoteModel[];
+  /** Leaves all remote servers, also those that do not answer. */
   close(): Promise<void>;
 }
 
@@ -130,10 +135,10 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     return opening;
   }
 
-  async function run(version: VersionSource): Promise<Prepared> {
+  async function run(version: VersionSource, fresh: boolean): Promise<Prepared> {
     const { source, adapter } = version;
     if (parseModelSource(source).kind === "openai") {
-      const { remote, hold } = await connections.open(version);
+      const { remote, hold } = await connections.open(version, { fresh });
       const files = adapter === null ? null : await openAdapterUnder(adapter, null, deps.modelsDirs);
       if (files && !remote.model.capabilities.adapters) throw noAdapters();
       return { kind: "remote", ...remote, adapter: files, hold };
@@ -162,6 +167,12 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     return local.kind === "gguf" ? "conversion" : "none";
   }
 
+  function dropUnused({ source }: VersionSource): void {
+    const left = [...entries.keys()];
+    if (!left.some((key) => key.startsWith(`${source}\n`))) checkpoints.delete(source);
+    connections.dropUnless((key) => left.some((other) => other.startsWith(`${key}\n`)));
+  }
+
   return {
     effort,
     prepared: (version) => entries.get(keyOf(version))?.prepared,
@@ -171,13 +182,16 @@ export function createPreparation(deps: PreparationDeps): Preparation {
       const settled = known?.prepared !== undefined || known?.failed !== undefined;
       if (known && !known.failed && !(fresh && settled)) return known.promise;
       if (fresh) checkpoints.delete(version.source);
-      const entry: Entry = { promise: run(version) };
+      const entry: Entry = { promise: run(version, fresh) };
+      // A server goes on serving while it is asked what it can do.
+      if (known?.prepared?.kind === "remote") entry.prepared = known.prepared;
       entries.set(key, entry);
       entry.promise.then(
         (prepared) => {
           entry.prepared = prepared;
         },
         (error: unknown) => {
+          delete entry.prepared;
           entry.failed = { error };
         },
       );
@@ -209,15 +223,15 @@ export function createPreparation(deps: PreparationDeps): Preparation {
       }
     },
     forget(version) {
-      const whole = "adapter" in version ? keyOf(version) : undefined;
-      const prefix = `${version.source}\n`;
-      for (const key of [...entries.keys()]) {
-        if (whole === undefined ? key.startsWith(prefix) : key === whole) entries.delete(key);
-      }
-      const left = [...entries.keys()];
-      if (!left.some((key) => key.startsWith(prefix))) checkpoints.delete(version.source);
-      connections.dropUnless((key) => left.some((other) => other.startsWith(`${key}\n`)));
+      entries.delete(keyOf(version));
+      dropUnused(version);
     },
+    forgetShared(version) {
+      const prefix = `${sharedKey(version)}\n`;
+      for (const key of [...entries.keys()]) if (key.startsWith(prefix)) entries.delete(key);
+      dropUnused(version);
+    },
+    remotes: () => connections.models(),
     close: () => connections.close(),
     async locate(source) {
       const parsed = parseModelSource(source);

@@ -68,6 +68,7 @@ export async function connectRemote(
   ]);
   checkTempered(from.tempered, facts.tempered);
   const eosIds = [...new Set([...facts.eosIds, ...text.eosIds])];
+  signal?.throwIfAborted();
   const probe = await text.encode(PROBE_TEXT, { parseSpecial: false, addSpecial: true });
   const model = await deps.engine.connect(
     {
@@ -83,12 +84,32 @@ export async function connectRemote(
     signal,
   );
   try {
-    if (!(await compareTokenizers(text, model, signal))) deps.unverified?.(from.source);
+    await verify(deps, from, { text, model }, signal);
   } catch (error) {
     await model.close();
     throw error;
   }
   return { model, text, eosIds };
+}
+
+/** What was found out when it was connected, found out anew; the connection stays as it is where that fails. Throws as `connectRemote`. */
+export async function reprobe(
+  deps: RemotesDeps,
+  from: RemoteSource,
+  connected: ConnectedRemote,
+  signal: AbortSignal,
+): Promise<void> {
+  await connected.model.probe();
+  await verify(deps, from, connected, signal);
+}
+
+async function verify(
+  deps: RemotesDeps,
+  { source }: RemoteSource,
+  { text, model }: Pick<ConnectedRemote, "text" | "model">,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (!(await compareTokenizers(text, model, signal))) deps.unverified?.(source);
 }
 
 function findKey({ credential }: RemotesDeps, name: string | null): string | undefined {

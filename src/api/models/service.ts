@@ -8,8 +8,9 @@ import { unixSeconds } from "../../http/schemas.ts";
 import { isRemoteSource } from "../../model/source.ts";
 import { within } from "../../within.ts";
 import { createAbilityCheck } from "./able.ts";
+import { isShared } from "./connections.ts";
 import { describeModel } from "./describe.ts";
-import { refuseBadFields } from "./fields.ts";
+import { refuseBadChanges, refuseBadFields } from "./fields.ts";
 import type { Effort, Preparation, Prepared } from "./preparation.ts";
 import { compareRegistration, type Outcome, type StoredBody } from "./registration.ts";
 import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
@@ -194,6 +195,12 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     return compareRegistration(known, role, body, { ...surroundings, checkpoint: prepared.checkpoint });
   }
 
+  /** What a server can do now, for the answer; one that is not well at this moment is registered all the same. */
+  async function lookAgain(version: Version): Promise<void> {
+    if (!isRemoteSource(version.source)) return;
+    await within(preparation.prepare(version, { fresh: true }), CONNECT_WAIT_MS).catch(() => undefined);
+  }
+
   /** Carries out what a registration of a known id comes to; undefined: somebody changed it meanwhile, look again. */
   async function registerAgain(
     role: ModelRole,
@@ -204,6 +211,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     const outcome = await compare(role, wanted, known);
     switch (outcome.kind) {
       case "same": {
+        await lookAgain(known);
         const claimed = outcome.claim ? await store.setBody(body.id, role, body) : known;
         return claimed && { model: claimed, created: false };
       }
@@ -312,8 +320,10 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       return { data: await mapLimited(rows, PARALLEL_READS, (model) => describe(role, model)), hasMore };
     },
 
-    async update(role, id, { adapter, metadata, pinned }) {
+    async update(role, id, changes) {
+      const { adapter, metadata, pinned } = changes;
       const [before] = await find(id, role, undefined);
+      refuseBadChanges(before.source, changes);
       const next = adapter === undefined || adapter === before.adapter ? undefined : { ...before, adapter };
       // What can be refused comes first, so that a refused request changes nothing.
       if (next) await check(next);
@@ -339,9 +349,9 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       const checkpoint = prepared?.kind === "checkpoint" ? prepared.checkpoint : undefined;
       const opened = checkpoint && openOptions(model, checkpoint, resources);
       if (checkpoint && opened) placement.pin(checkpoint, opened, id, false);
-      // Another id may use the same files.
-      if ((await all()).some(({ source }) => source === model.source)) return;
-      preparation.forget({ source: model.source });
+      // Another id may use the same files, or the same connection.
+      if ((await all()).some((other) => isShared(other, model))) return;
+      preparation.forgetShared(model);
       if (checkpoint && opened) await placement.drop(checkpoint, opened);
     },
   };
