@@ -65,6 +65,7 @@ export function createCompletionLogprobs(
       const { top } = token;
       const alternatives = top ? topRecord(nameOf, top.ids, top.logprobs, 0, top.ids.length) : createRecord();
       add(out, token.id, finiteLogprob(token.logprob), alternatives);
+      if (token.errorBound !== undefined) out.error_bound = [token.errorBound];
       if (shown) offset += countCharacters(model.bytesOf(token.id, !skipSpecial));
       return out;
     },
@@ -89,6 +90,10 @@ function topRecord(
 }
 
 export function appendCompletionLogprobs(to: CompletionLogprobs, more: CompletionLogprobs): void {
+  if (to.error_bound || more.error_bound) {
+    to.error_bound ??= to.tokens.map(() => null);
+    for (const bound of more.error_bound ?? more.tokens.map(() => null)) to.error_bound.push(bound);
+  }
   for (const token of more.tokens) to.tokens.push(token);
   for (const logprob of more.token_logprobs) to.token_logprobs.push(logprob);
   for (const top of more.top_logprobs) to.top_logprobs.push(top);
@@ -106,5 +111,9 @@ export function chatLogprob(model: TextModel, token: SampledToken): ChatLogprobs
     };
   };
   const top = token.top ? Array.from(token.top.ids, (id, i) => entry(id, token.top!.logprobs[i]!)) : [];
-  return { ...entry(token.id, token.logprob), top_logprobs: top };
+  return {
+    ...entry(token.id, token.logprob),
+    ...(token.errorBound === undefined ? {} : { error_bound: token.errorBound }),
+    top_logprobs: top,
+  };
 }

@@ -33,6 +33,8 @@ export interface SampledToken {
   /** Nats, of the model's own distribution (temperature 1). */
   logprob: number;
   top: TopLogprobs | undefined;
+  /** Nats: the log-probs are estimates, wrong by at most so much. Undefined: they are exact. */
+  errorBound: number | undefined;
 }
 
 export interface PromptReport {
@@ -165,8 +167,9 @@ async function* sampleChoices(
     const choice = index * spec.n + event.index;
     if (event.type === "token") {
       job.sampled++;
-      const token = { id: event.id, logprob: event.logprob, top: event.top };
-      yield { type: "token", choice, token, text: text.push(event.id).text };
+      const { id, logprob, top, errorBound } = event;
+      const token = { id, logprob, top, errorBound };
+      yield { type: "token", choice, token, text: text.push(id).text };
     } else if (event.reason === "cancelled") {
       throw cancelled();
     } else {

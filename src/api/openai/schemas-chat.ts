@@ -83,7 +83,20 @@ const tokenFields = {
 
 export const chatLogprobsSchema = z
   .object({
-    content: z.array(z.object({ ...tokenFields, top_logprobs: z.array(z.object(tokenFields)) })),
+    content: z.array(
+      z.object({
+        ...tokenFields,
+        error_bound: z
+          .number()
+          .optional()
+          .openapi({
+            description:
+              "Nats. Where it is, a remote model reports log-probs at another temperature (`tempered`): this one and its " +
+              "alternatives are estimates, wrong by at most so much.",
+          }),
+        top_logprobs: z.array(z.object(tokenFields)),
+      }),
+    ),
     refusal: z.null(),
   })
   .openapi("ChatLogprobs");

@@ -73,6 +73,10 @@ export const completionRequestSchema = z
 
 export type CompletionRequest = z.output<typeof completionRequestSchema>;
 
+const ESTIMATES =
+  "Nats, beside token_logprobs, where these are estimates: a remote model that is registered with `tempered` reports its " +
+  "log-probs at that temperature. Each log-prob of the token is wrong by at most so much; null: exact. Absent: all are exact.";
+
 export const completionLogprobsSchema = z
   .object({
     tokens: z.array(z.string()).openapi({
@@ -80,6 +84,7 @@ export const completionLogprobsSchema = z
         "Parts of characters as `bytes:\\xf0\\x9f`, ids without text (with `return_tokens_as_token_ids` all) as `token_id:504`.",
     }),
     token_logprobs: z.array(z.number().nullable()),
+    error_bound: z.array(z.number().nullable()).optional().openapi({ description: ESTIMATES }),
     top_logprobs: z.array(z.record(z.string(), z.number()).nullable()).openapi({
       description: "By token; the sampled token is always among them.",
     }),
