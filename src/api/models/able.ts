@@ -4,7 +4,7 @@ import type { Capabilities } from "../../engine/engine.ts";
 import { fail } from "../../errors.ts";
 import { isRemoteSource } from "../../model/source.ts";
 import { NOT_REACHED } from "./describe.ts";
-import { lacking, type Needs } from "./needs.ts";
+import { inexact, lacking, type Needs } from "./needs.ts";
 import type { Preparation, Prepared } from "./preparation.ts";
 import type { Role } from "./registry.ts";
 import type { Version } from "./version.ts";
@@ -37,7 +37,7 @@ export function createAbilityCheck({ preparation, capabilities, all }: AbilityDe
     return isRemoteSource(version.source) ? NOT_REACHED : capabilities;
   }
 
-  async function advice(version: Version, { text }: Prepared, role: Role | undefined, needs: Needs): Promise<string> {
+  async function advice(version: Version, prepared: Prepared, role: Role | undefined, needs: Needs): Promise<string> {
     const able = (await all()).filter(
       (other) =>
         other.id !== version.id && (!role || other.roles.includes(role)) && lacking(known(other), needs) === null,
@@ -45,16 +45,20 @@ export function createAbilityCheck({ preparation, capabilities, all }: AbilityDe
     // Numbers of models with one tokenizer can be compared token by token.
     const hashOf = (other: Version): string | null =>
       preparation.prepared(other)?.text.tokenizerHash ?? other.tokenizerHash;
-    const alike = able.filter((other) => hashOf(other) === text.tokenizerHash);
+    const alike = able.filter((other) => hashOf(other) === prepared.text.tokenizerHash);
     const names = (alike.length > 0 ? alike : able).slice(0, SUGGESTIONS).map(({ id }) => id);
     if (names.length > 0) return `${names.join(", ")} can`;
-    if (needs.exact_temperature === undefined) {
+    const own = capabilitiesOf(prepared);
+    const temperature = inexact(own, needs.exact_temperatures);
+    if (temperature === undefined || lacking(own, { ...needs, exact_temperatures: [] }) !== null) {
       return "no other registered model can; a checkpoint that this server loads itself could";
     }
-    return (
-      "no other registered model can; serve a tempered copy (preceptor models temper) and register it with tempered: " +
-      `${needs.exact_temperature}, or leave out parity to get an error_bound`
-    );
+    const copy =
+      temperature === 1
+        ? "serve the weights that are not tempered too and register them without tempered"
+        : `serve a tempered copy (preceptor models temper) and register it with tempered: ${temperature}`;
+    // Only what is asked of a teacher or student may be an estimate.
+    return `no other registered model can; ${copy}${role ? ", or leave out parity to get an error_bound" : ""}`;
   }
 
   return async (version, prepared, { role, param, needs }) => {

@@ -1,4 +1,4 @@
-import type { Needs } from "../models/needs.ts";
+import { type Needs, together } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
 import { type GenerationCaller, type Job, provenanceOf, usageOf } from "./generate.ts";
 import { WHOLE_VOCABULARY } from "./limits.ts";
@@ -17,18 +17,23 @@ export interface GenerationDeps {
   newId: () => string;
 }
 
-type Body = { model: string; max_tokens?: number | null | undefined } & Pick<
-  SamplingFields,
-  "stream" | "stream_options" | "prompt_logprobs" | "prompt_logprobs_temperature"
->;
+type Body = {
+  model: string;
+  max_tokens?: number | null | undefined;
+  /** Alternatives per token (completions), or whether there are log-probs at all (chats, which echo nothing). */
+  logprobs?: number | boolean | null | undefined;
+  echo?: boolean | null | undefined;
+} & Pick<SamplingFields, "stream" | "stream_options" | "prompt_logprobs" | "prompt_logprobs_temperature">;
 
 /** Nothing is sampled with `max_tokens: 0`. */
-function needsOf({ max_tokens, prompt_logprobs: asked, prompt_logprobs_temperature: temperature }: Body): Needs {
-  const k = asked === WHOLE_VOCABULARY ? "all" : asked;
-  return {
-    sample: max_tokens !== 0,
-    ...(k === null || k === undefined ? {} : promptNeeds({ k, temperature: temperature ?? 1 })),
-  };
+function needsOf({ max_tokens, echo, logprobs, prompt_logprobs: asked, ...body }: Body): Needs {
+  const needs: Needs[] = [{ sample: max_tokens !== 0 }];
+  if (typeof asked === "number") {
+    const k = asked === WHOLE_VOCABULARY ? "all" : asked;
+    needs.push(promptNeeds({ k, temperature: body.prompt_logprobs_temperature ?? 1 }));
+  }
+  if (echo && typeof logprobs === "number") needs.push(promptNeeds({ k: logprobs, temperature: 1 }));
+  return together(needs);
 }
 
 /** Judges a request, holds its model and prepares it. The job's model is released by whoever runs it; on an error here. */

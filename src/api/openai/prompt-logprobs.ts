@@ -71,7 +71,7 @@ export async function scorePrompt(held: HeldModel, ids: Int32Array, options: Sco
 /** What reporting a prompt's log-probs asks of a model; a whole vocabulary has every log-prob in it. */
 export function promptNeeds({ k, temperature }: Pick<ScoreOptions, "k" | "temperature">): Needs {
   const whole = k === "all";
-  return { logprobs: !whole, topk: !whole && k > 0, distributions: whole, exact_temperature: temperature };
+  return { logprobs: !whole, topk: !whole && k > 0, distributions: whole, exact_temperatures: [temperature] };
 }
 
 function pickScores(result: LogprobsResult | undefined, from: number, k: number): PromptScores {

@@ -94,7 +94,7 @@ export function teacherNeeds({ kl, ...how }: HowToScore): Needs {
 /** Estimates have an error bound for single log-probs only, and none where the reference's numbers are asked for. */
 function exactness({ kl, temperature, parity }: HowToScore): Needs {
   const exact = parity || kl.estimator === "full" || kl.estimator === "topk_tail";
-  return exact ? { exact_temperature: temperature } : {};
+  return exact ? { exact_temperatures: [temperature] } : {};
 }
 
 export interface ScoringPair {
