@@ -19,6 +19,7 @@ import {
   solutionReward,
   totalReward,
 } from "./reward.ts";
+import { compareSampled, type Sampled } from "./sampled.ts";
 import { controlTokens, describeTokens, type ScoredToken, type ThoughtToken } from "./scored-tokens.ts";
 
 export interface ScoreInput {
@@ -28,6 +29,8 @@ export interface ScoreInput {
   completion: string;
   /** The tag `completion` is cut at. */
   close: string;
+  /** What the teacher drew when it wrote `completion`, at the temperature of the score: it is not asked again. */
+  sampled?: Sampled;
 }
 
 export interface ScoreOptions extends Asking {
@@ -80,8 +83,13 @@ export async function scoreExplanation(
   const format = judgeFormat(parsed, student.format, controls, options.parity);
   const read = await readByStudent(student, input.question, input.solution, parsed.thought);
   const written =
-    teacher && parsed.thought !== ""
+    teacher && parsed.thought !== "" && !input.sampled
       ? await side(teacher, teacherText(teacher.format, input.question, input.solution, parsed.thought), THOUGHT)
+      : null;
+
+  const drawn =
+    teacher && parsed.thought !== "" && input.sampled
+      ? compareSampled(teacher.text, input.sampled, parsed.thought, read)
       : null;
 
   // Both sides have come to rest when this throws: the caller gives the models back then.
@@ -92,7 +100,7 @@ export async function scoreExplanation(
       { from: Math.min(read.thought.from, read.solution.from), to: read.solution.to },
       { temperature: options.temperature, tokens: options.tokens, exact: options.parity, ...askingOf(options) },
     ),
-    teacher && written ? compare(teacher, student, written, read, { ...options, exact: options.parity }) : null,
+    teacher && written ? compare(teacher, student, written, read, { ...options, exact: options.parity }) : drawn,
   ]);
   const at = (token: number): number => studentScores.logprobs[token - studentScores.from] as number;
   const solution = solutionReward(
@@ -119,7 +127,7 @@ export async function scoreExplanation(
         bound = (bound ?? 0) + klBound(what, differences, compared.teacherBounds, boundAt, options.coefficients);
       }
       kl = { ...klPart, estimator: options.estimator };
-      if (options.estimator === "k1") warnings.push("foreign_text");
+      if (options.estimator === "k1" && !drawn) warnings.push("foreign_text");
     } else {
       klPart = emptyKl(options.coefficients);
       warnings.push("no_thought_token");
@@ -136,7 +144,7 @@ export async function scoreExplanation(
     solution,
     kl,
     format,
-    tokensFrom: "text",
+    tokensFrom: drawn ? "ids" : "text",
     warnings,
     scoredTokens: read.encoded.ids.length + (written?.encoded.ids.length ?? 0),
     cachedTokens: studentScores.cachedTokens + (compared?.cachedTokens ?? 0),

@@ -320,6 +320,45 @@ test("a choice that the student cannot read loses its score only", async () => {
   expect(body.choices[1]).not.toHaveProperty("score_error");
 });
 
+test("a teacher that cannot score texts is ranked by the log-probs it sampled with, and not run twice", async () => {
+  // Letters where the tokenizer would take words: the sampled ids are not those of the text.
+  const letters = (text: string): number[] => [...Buffer.from(text)];
+  const rankedBy = async (capabilities: object, script: (text: string) => number[], more: object = {}) => {
+    const texts = [`the teacher adds${CLOSE}`, "no end"];
+    teacher = createFakeEngine({
+      contextLength: 8192,
+      capabilities,
+      script: (_, i) => script(texts[i] as string),
+    });
+    registry = createFakeRegistry({
+      teacher: { engine: teacher },
+      student: { engine: createFakeEngine({ contextLength: 8192 }) },
+    });
+    service = newService();
+    app = createApp({ routes: [explanationRoutes({ explanations: service })], authenticate: null, strictJson: true });
+    return (await create({ n: 2, max_tokens: 100, rank_by: { student: "student" }, ...more })).body;
+  };
+  const blind = { logprobs: false };
+  for (const temperature of [0.7, 0]) {
+    const seeing = await rankedBy({}, encodePlain, { temperature });
+    expect(teacher.scored).toHaveLength(2);
+    const ranked = await rankedBy(blind, encodePlain, { temperature });
+    expect(teacher.scored).toEqual([]);
+    expect(ranked.best).toBe(seeing.best);
+    ranked.choices.forEach(({ score }: Json, i: number) => {
+      const other = seeing.choices[i].score;
+      expect(score).toMatchObject({ tokens_from: "ids", warnings: [], temperature: other.temperature });
+      expect(other.tokens_from).toBe("text");
+      expect(score.reward).toBeCloseTo(other.reward, 5);
+      expect(score.kl.max).toBeCloseTo(other.kl.max, 5);
+    });
+  }
+  const spelled = await rankedBy(blind, letters);
+  expect(spelled.choices[0]).toMatchObject({ explanation: "the teacher adds", score: { tokens_from: "ids" } });
+  // Tokens are reported only to those who ask for them.
+  expect(spelled.choices[0]).not.toHaveProperty("tokens");
+});
+
 test("an estimator that cannot work is refused before anything is written", async () => {
   registry = createFakeRegistry({
     teacher: { engine: teacher },

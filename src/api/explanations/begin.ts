@@ -7,7 +7,7 @@ import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
 import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry, ModelText } from "../models/registry.ts";
 import { studentNeeds, teacherNeeds } from "../scores/service.ts";
-import { type GenerateRequest, preparePrompt } from "./generate.ts";
+import { canRankSamples, type GenerateRequest, preparePrompt } from "./generate.ts";
 import { type StoredSampling, storedSampling } from "./resource.ts";
 import { type CreateExplanation, DEFAULT_MAX_TOKENS } from "./schemas.ts";
 
@@ -139,7 +139,10 @@ function howToRank(rankBy: GenerateRequest["rankBy"], { temperature }: { tempera
   return rankBy && { kl: rankBy.kl, temperature: temperature || 1, parity: false };
 }
 
-const needsOfTeacher = (ranking: Ranking): Needs => ({ sample: true, ...(ranking ? teacherNeeds(ranking) : {}) });
+const needsOfTeacher = (ranking: Ranking): Needs => ({
+  sample: true,
+  ...(ranking && !canRankSamples(ranking) ? teacherNeeds(ranking) : {}),
+});
 const needsOfStudent = (ranking: Ranking): Needs => (ranking ? studentNeeds(ranking, true) : {});
 
 function rankingOf({ rank_by }: CreateExplanation): GenerateRequest["rankBy"] {

@@ -5,6 +5,7 @@ import { fail, PreceptorError } from "../../errors.ts";
 import { teacherFormat } from "../../rlt/formats.ts";
 import { teacherPrompt } from "../../rlt/prompts.ts";
 import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
+import type { Sampled } from "../../rlt/sampled.ts";
 import type { HeldModel } from "../models/registry.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
 import { isFaultOfItem, scoreItem, scoringPair } from "../scores/service.ts";
@@ -51,6 +52,22 @@ export interface Generated {
   failure?: { error: unknown };
 }
 
+interface Draft {
+  writing: Writing;
+  /** Kept where the ranking needs it. */
+  sampled: Sampled | null;
+}
+
+/** k1 compares the sampled tokens alone, so a teacher that cannot score texts can be ranked by the log-probs it drew them with. */
+export function canRankSamples({ kl }: Pick<NonNullable<GenerateRequest["rankBy"]>, "kl">): boolean {
+  return kl.estimator === "k1";
+}
+
+/** One that can is asked again, so that `rank_by` gives the numbers of POST /v1/scores. */
+function ranksSamples({ teacher, rankBy }: GenerateRequest): boolean {
+  return rankBy !== null && canRankSamples(rankBy) && !teacher.engine.capabilities.logprobs;
+}
+
 /** The teacher's prompt as text and ids. Throws `context_length_exceeded` with both numbers. */
 export async function preparePrompt(
   teacher: Pick<HeldModel, "text" | "format" | "contextLength">,
@@ -72,9 +89,16 @@ export async function preparePrompt(
 /** Never rejects: what was written before a failure is worth keeping. */
 export async function generate(request: GenerateRequest, events: GenerateEvents): Promise<Generated> {
   const { close } = teacherFormat(request.teacher.format);
-  const writings = Array.from({ length: request.sampling.n }, () => createWriting(request.teacher.text, close));
+  const keep = ranksSamples(request);
+  const drafts = Array.from(
+    { length: request.sampling.n },
+    (): Draft => ({
+      writing: createWriting(request.teacher.text, close),
+      sampled: keep ? { ids: [], logprobs: [], errorBounds: [] } : null,
+    }),
+  );
   const made: Generated = {
-    choices: writings.map((_, index) => ({
+    choices: drafts.map((_, index) => ({
       index,
       explanation: "",
       finish_reason: "cancelled",
@@ -87,8 +111,8 @@ export async function generate(request: GenerateRequest, events: GenerateEvents)
     scoredTokens: 0,
   };
   try {
-    await write(request, events, writings, made);
-    if (request.student && !request.caller.signal.aborted) await rank(request, events, writings, made);
+    await write(request, events, drafts, made);
+    if (request.student && !request.caller.signal.aborted) await rank(request, events, drafts, made);
   } catch (error) {
     made.failure = { error };
   }
@@ -98,10 +122,10 @@ export async function generate(request: GenerateRequest, events: GenerateEvents)
 async function write(
   request: GenerateRequest,
   events: GenerateEvents,
-  writings: readonly Writing[],
+  drafts: readonly Draft[],
   made: Generated,
 ): Promise<void> {
-  for await (const event of sample(request, writings)) {
+  for await (const event of sample(request, drafts)) {
     // While no server of a remote model answers, none has taken it.
     if (!made.accepted && !(event.type === "queued" && event.reason === "backend")) {
       made.accepted = true;
@@ -119,12 +143,12 @@ async function write(
         made.cachedTokens = event.cachedTokens;
         break;
       default:
-        await add(request.teacher, event, writings[event.index] as Writing, made, events);
+        await add(request.teacher, event, drafts[event.index] as Draft, made, events);
     }
   }
 }
 
-function sample(request: GenerateRequest, writings: readonly Writing[]): AsyncIterable<SampleEvent> {
+function sample(request: GenerateRequest, drafts: readonly Draft[]): AsyncIterable<SampleEvent> {
   const { teacher, sampling, caller, tokens } = request;
   return teacher.engine.sample({
     promptIds: request.promptIds,
@@ -137,9 +161,9 @@ function sample(request: GenerateRequest, writings: readonly Writing[]): AsyncIt
     },
     seed: sampling.seed,
     stopIds: teacher.eosIds,
-    shouldStop: (index, ids) => (writings[index] as Writing).push(ids.at(-1) as number),
+    shouldStop: (index, ids) => (drafts[index] as Draft).writing.push(ids.at(-1) as number),
     stopTexts: [teacherFormat(teacher.format).close],
-    logprobs: tokens,
+    logprobs: tokens || drafts.some(({ sampled }) => sampled !== null),
     adapter: teacher.adapter,
     ...caller,
   });
@@ -149,7 +173,7 @@ function sample(request: GenerateRequest, writings: readonly Writing[]): AsyncIt
 async function add(
   teacher: HeldModel,
   event: Extract<SampleEvent, { index: number }>,
-  writing: Writing,
+  { writing, sampled }: Draft,
   made: Generated,
   events: GenerateEvents,
 ): Promise<void> {
@@ -157,6 +181,9 @@ async function add(
   if (event.type === "token") {
     made.completionTokens++;
     choice.tokens?.push(describeToken(teacher, event));
+    sampled?.ids.push(event.id);
+    sampled?.logprobs.push(event.logprob);
+    sampled?.errorBounds.push(event.errorBound ?? 0);
   } else {
     writing.end();
     choice.finish_reason = event.reason;
@@ -170,7 +197,7 @@ async function add(
 async function rank(
   request: GenerateRequest,
   events: GenerateEvents,
-  writings: readonly Writing[],
+  drafts: readonly Draft[],
   made: Generated,
 ): Promise<void> {
   const { student, teacher, rankBy, question, solution, caller } = request;
@@ -182,8 +209,9 @@ async function rank(
   const options = { temperature, coefficients: DEFAULT_COEFFICIENTS, kl: rankBy.kl, parity: false, include: [] };
   let bestValue = Number.NEGATIVE_INFINITY;
   for (const choice of made.choices) {
-    const completion = choice.explanation + (writings[choice.index]?.closed ? close : "");
-    const score = () => scoreItem(pair, { question, solution, completion }, options, caller);
+    const { writing, sampled } = drafts[choice.index] as Draft;
+    const completion = choice.explanation + (writing.closed ? close : "");
+    const score = () => scoreItem(pair, { question, solution, completion }, options, caller, sampled ?? undefined);
     try {
       // What a job has written is not thrown away because the student's engine is busy.
       const { resource, tokens } = await (caller.priority === "job" ? patiently(score, caller.signal) : score());

@@ -175,7 +175,11 @@ export const scoreSchema = z
         ),
       })
       .optional(),
-    tokens_from: z.enum(["ids", "text"]),
+    tokens_from: z.enum(["ids", "text"]).openapi({
+      description:
+        "text: both models read the explanation as text. ids: the teacher's side are the tokens that it sampled, with the " +
+        "log-probs they were drawn with (`rank_by` with a teacher that cannot score texts).",
+    }),
     warnings: z.array(z.enum(["foreign_text", "estimated_logprobs", "no_thought_token"])),
     temperature: z.number(),
     coefficients: coefficientsSchema,

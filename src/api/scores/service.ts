@@ -7,6 +7,7 @@ import { studentFormat, teacherFormat } from "../../rlt/formats.ts";
 import { explanationSteps } from "../../rlt/progress.ts";
 import { pad } from "../../rlt/prompts.ts";
 import { type Asking, askingOf, type ScoringModel } from "../../rlt/reading.ts";
+import type { Sampled } from "../../rlt/sampled.ts";
 import { type Score, type ScoreOptions, scoreExplanation, solutionBelief } from "../../rlt/score.ts";
 import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
@@ -138,12 +139,13 @@ export interface ItemOptions {
   include: CreateScores["include"];
 }
 
-/** One item as the API shows it. The same function ranks explanations. */
+/** One item as the API shows it. The same function ranks explanations; `sampled`: what the teacher drew for this one. */
 export async function scoreItem(
   pair: ScoringPair,
   item: ScoreItem,
   request: ItemOptions,
   asking: Asking,
+  sampled?: Sampled,
 ): Promise<{ resource: ScoreResource; tokens: number; cachedTokens: number }> {
   const close = closingTag(pair);
   const completion = rawCompletion(item, close);
@@ -160,7 +162,8 @@ export async function scoreItem(
     ...askingOf(asking),
   };
   const { question, solution } = item;
-  const score = await scoreExplanation(pair.student, pair.teacher, { question, solution, completion, close }, options);
+  const input = { question, solution, completion, close, ...(sampled ? { sampled } : {}) };
+  const score = await scoreExplanation(pair.student, pair.teacher, input, options);
   const resource = toResource(pair, score, request);
   let { scoredTokens: tokens, cachedTokens } = score;
   if (include.has("tokens")) resource.solution.text = pad(solution, pair.student.format.solutionPadding);

@@ -137,6 +137,91 @@ describe("two tokenizers", () => {
   });
 });
 
+describe("what the teacher sampled itself", () => {
+  const words = wordText(["he", "llo", "wor", "ld!"]);
+  const letters = wordText(["l", "or"]);
+  const never = engine({ logprobs: () => Promise.reject(new Error("the teacher was run twice")) });
+  /** Log-probs −1, −2 … of these ids, which write the thought and the closing tag. */
+  const drawn = (ids: number[], errorBounds = ids.map(() => 0)) => ({
+    ids,
+    logprobs: ids.map((_, i) => -(i + 1)),
+    errorBounds,
+  });
+  const bytes = (text: string): number[] => [...utf8.encode(text)];
+
+  test("its ids are laid beside the student's tokens, whatever its tokenizer makes of the text", async () => {
+    const thought = "hello world!";
+    // h|e|llo| |wor|ld! and the tag: not what encoding "hello" gives. 299 has no bytes.
+    const sampled = drawn([...bytes("he"), 257, ...bytes(" "), 258, 259, ...bytes("]"), 299]);
+    const teacher = teacherOf(words, telling, never);
+    const score = await scoreExplanation(studentOf(letters), teacher, { ...input(thought), sampled }, options);
+    const read = await naive(letters, `q?\n[${thought}]5`, "q?\n[".length);
+    const borders = [0, 1, 2, 5, 6, 9, 12];
+    const values = borders.slice(1).map((end, i) => {
+      const mine = [...read].filter(([at]) => at > (borders[i] as number) && at <= end);
+      return -(i + 1) - mine.reduce((total, [, logprob]) => total + logprob, 0);
+    });
+    const studentTokens = [..."hello w"].length + 1 + [..."ld!"].length;
+    expect(score.kl?.mean).toBeCloseTo(values.reduce((a, b) => a + b, 0) / studentTokens, 6);
+    expect(score.kl?.max).toBeCloseTo(Math.max(...values), 6);
+    expect(score).toMatchObject({ tokensFrom: "ids", warnings: [], errorBound: null });
+  });
+
+  test("a token that completes the thought and begins the tag belongs to neither", async () => {
+    const joined = wordText(["o]"]);
+    const sampled = drawn([...bytes("hell"), 256]);
+    const teacher = teacherOf(joined, telling, never);
+    const plainStudent = studentOf(wordText([]));
+    const score = await scoreExplanation(plainStudent, teacher, { ...input("hello"), sampled }, options);
+    expect(score.tokens?.thought.map(({ teacher_logprob: logprob }) => logprob)).toEqual([-1, -2, -3, -4, null]);
+  });
+
+  test("bytes that are no text are compared as what replaces them; whole characters are not torn", async () => {
+    // € in two tokens, a byte without a meaning, and a character that never ends.
+    const ids = [0xe2, 0x82, 0xac, 0xff, 65, 0xe2];
+    const thought = new TextDecoder().decode(Uint8Array.from(ids));
+    const open = { ...input(thought), completion: thought, sampled: drawn(ids) };
+    const score = await scoreExplanation(studentOf(wordText([])), teacherOf(words, telling, never), open, options);
+    const starts = score.tokens?.thought.filter(({ kl }) => kl !== null).map(({ start }) => start);
+    expect(starts).toEqual([0, 3, 6, 7]);
+    const told = score.tokens?.thought.flatMap(({ teacher_logprob: logprob }) => logprob ?? []);
+    expect(told).toEqual([-6, -4, -5, -6]);
+  });
+
+  test("tokens without bytes at its ends say nothing about the text", async () => {
+    const plainStudent = studentOf(wordText([]));
+    const teacher = teacherOf(words, telling, never);
+    const ended = { ...input("ab"), completion: "ab", sampled: drawn([299, ...bytes("ab"), 299]) };
+    const score = await scoreExplanation(plainStudent, teacher, ended, options);
+    expect(score.tokens?.thought.map(({ teacher_logprob: logprob }) => logprob)).toEqual([-2, -3]);
+  });
+
+  test("estimates bound the reward", async () => {
+    const sampled = drawn([...bytes("abc]")], [0.1, 0.2, 0.3, 9]);
+    const teacher = teacherOf(words, telling, never);
+    const score = await scoreExplanation(studentOf(wordText([])), teacher, { ...input("abc"), sampled }, options);
+    expect(score.errorBound).toBeCloseTo(3 * 0.2 + 0.03 * 0.3, 10);
+    expect(score.warnings).toEqual(["estimated_logprobs"]);
+  });
+
+  test("a student whose tokenizer changes the text is refused", async () => {
+    const text = wordText([]);
+    const changing: TextModel = {
+      ...text,
+      encodePrompt: (request) =>
+        text.encodePrompt({
+          ...request,
+          assistant: (request.assistant ?? []).map((part) => ({ ...part, text: part.text.normalize("NFC") })),
+        }),
+    };
+    const thought = "e\u0301";
+    const told = { ...input(thought), sampled: drawn(bytes(thought)) };
+    await expect(
+      scoreExplanation(studentOf(changing), teacherOf(words, telling, never), told, options),
+    ).rejects.toMatchObject({ code: "invalid_value", param: "explanation" });
+  });
+});
+
 describe("tokens that merge with a tag", () => {
   test("belong to neither: the first and last word of an explanation may be missing from its KL", async () => {
     const text = wordText(["[He", "o]"]);
