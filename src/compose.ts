@@ -6,6 +6,7 @@ import { createExplanationService, type ExplanationService } from "./api/explana
 import { registerFound } from "./api/models/found.ts";
 import { createPreparation } from "./api/models/preparation.ts";
 import { createModelService } from "./api/models/service.ts";
+import { withTextsOfRemotes } from "./api/models/texts.ts";
 import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
 import { type Config, findCredential } from "./config.ts";
@@ -153,8 +154,9 @@ async function build(
     engine,
     resources: { threads: config.threads, budgetBytes: config.modelMemoryBytes },
   });
+  const texts = withTextsOfRemotes(models, preparation);
   const explanations = createExplanationService({
-    registry: models,
+    registry: texts,
     store: createExplanationStore(database.db, now),
     now,
     random: Math.random,
@@ -171,7 +173,7 @@ async function build(
   const app = createApp({
     routes: [
       ...apiRoutes({
-        models,
+        models: texts,
         explanations,
         scores: createScoreService({ registry: models }),
         now: Date.now,

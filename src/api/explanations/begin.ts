@@ -106,7 +106,11 @@ async function draft(
     temperature: request.temperature,
     top_p: request.top_p,
     top_k: request.top_k,
-    max_tokens: Math.min(request.max_tokens ?? DEFAULT_MAX_TOKENS, teacher.contextLength - prompt.ids.length),
+    // What the context leaves is known when it begins, where it is not known yet.
+    max_tokens: Math.min(
+      request.max_tokens ?? DEFAULT_MAX_TOKENS,
+      (teacher.contextLength ?? Infinity) - prompt.ids.length,
+    ),
     seed: request.seed ?? Math.floor(deps.random() * SEED_RANGE),
     background: request.background,
     tokens: request.include.includes("tokens"),

@@ -6,7 +6,7 @@ import { teacherFormat } from "../../rlt/formats.ts";
 import { teacherPrompt } from "../../rlt/prompts.ts";
 import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
 import type { Sampled } from "../../rlt/sampled.ts";
-import type { HeldModel } from "../models/registry.ts";
+import type { HeldModel, ModelText } from "../models/registry.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
 import { isFaultOfItem, scoreItem, scoringPair } from "../scores/service.ts";
 import { patiently } from "./patience.ts";
@@ -68,14 +68,14 @@ function ranksSamples({ teacher, rankBy }: GenerateRequest): boolean {
   return rankBy !== null && canRankSamples(rankBy) && !teacher.engine.capabilities.logprobs;
 }
 
-/** The teacher's prompt as text and ids. Throws `context_length_exceeded` with both numbers. */
+/** The teacher's prompt as text and ids. Throws `context_length_exceeded` with both numbers, where the context is known. */
 export async function preparePrompt(
-  teacher: Pick<HeldModel, "text" | "format" | "contextLength">,
+  teacher: Pick<HeldModel | ModelText, "text" | "format" | "contextLength">,
   question: string,
   solution: string,
 ): Promise<{ ids: Int32Array; text: string }> {
   const prompt = await teacher.text.encodePrompt(teacherPrompt(teacherFormat(teacher.format), question, solution));
-  if (prompt.ids.length >= teacher.contextLength) {
+  if (teacher.contextLength !== null && prompt.ids.length >= teacher.contextLength) {
     throw fail(
       "context_length_exceeded",
       `question and solution make a prompt of ${prompt.ids.length} tokens; the teacher's context is ` +

@@ -53,6 +53,8 @@ export interface Preparation {
   effort(version: VersionSource): Promise<Effort>;
   /** Those that are connected. */
   remotes(): RemoteModel[];
+  /** That of a remote model (its `tokenizer` field); no server is asked. */
+  tokenizer(source: string): Promise<TextModel>;
   /** Leaves all remote servers, also those that do not answer. */
   close(): Promise<void>;
 }
@@ -232,6 +234,7 @@ export function createPreparation(deps: PreparationDeps): Preparation {
       dropUnused(version);
     },
     remotes: () => connections.models(),
+    tokenizer: async (source) => deps.text.open(await directoryOf(source, "tokenizer")),
     close: () => connections.close(),
     async locate(source) {
       const parsed = parseModelSource(source);

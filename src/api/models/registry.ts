@@ -33,7 +33,8 @@ export interface ModelText {
   version: number;
   text: TextModel;
   format: FormatSpec;
-  contextLength: number;
+  /** Null: of a remote model whose server does not answer, and that was registered without. */
+  contextLength: number | null;
   /** Rows of the model's embedding, where known without loading it: ids up to it are valid though they may have no text. */
   vocabSize?: number;
 }
@@ -62,6 +63,7 @@ export interface ModelRegistry {
    * `model_loading` (503 + Retry-After), `unsupported_by_backend`, or the error that made the model fail.
    */
   hold(name: string, options?: RegistryHoldOptions): Promise<HeldModel>;
+  /** Needs no server: while that of a remote model does not answer, `needs` are not judged and what only it knows is left out. */
   text(name: string, options?: { role?: Role; param?: string; needs?: Needs }): Promise<ModelText>;
   list(): Promise<ModelSummary[]>;
 }

@@ -33,7 +33,9 @@ export const tokenizeResponseSchema = z
   .object({
     tokens: z.array(z.int()),
     count: z.int(),
-    max_model_len: z.int().openapi({ description: "The model's context in tokens." }),
+    max_model_len: z.int().nullable().openapi({
+      description: "The model's context in tokens; null where only a remote server knows it and does not answer.",
+    }),
     token_strs: z.array(z.string()).optional(),
   })
   .openapi("Tokenized");
