@@ -1,7 +1,6 @@
 /**
  * The engine interface: the only door between the method and the mathematics (architecture: "four primitives on
- * token ids"). An engine speaks token ids; text, templates, HTTP and SQL stay outside. The training primitives
- * (`forwardBackward`, `optimStep`) join this file with the issue that builds them.
+ * token ids"). An engine speaks token ids; text, templates, HTTP and SQL stay outside.
  */
 import type { LossName } from "../graph/losses.ts";
 import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
@@ -225,6 +224,48 @@ export interface OptimStep {
   clip: number | null;
 }
 
+/** What is trained: a new adapter, one that exists, or every parameter. */
+export type Trainable =
+  | { kind: "lora"; lora: LoraOptions }
+  | { kind: "adapter"; adapter: AdapterFiles }
+  | { kind: "full" };
+
+export interface TrainOptions {
+  trainable: Trainable;
+  threads: number;
+  device: string;
+  /** Bytes that the values of one micro-batch may take; default: a share of the machine's memory. */
+  batchBytes?: number;
+}
+
+/**
+ * Weights that learn. Calls are done one after the other. Gradients add up until `optimStep` uses them; a `forwardBackward`
+ * that fails or is cancelled throws away those that were there, since part of its own are among them.
+ */
+export interface TrainingModel {
+  readonly trainableParameters: number;
+  /** Throws `empty_loss`, `loss_not_finite`, `out_of_memory`, `cancelled`. */
+  forwardBackward(request: TrainingRequest): Promise<TrainingResult>;
+  /** The same numbers without gradients. */
+  forward(request: TrainingRequest): Promise<TrainingResult>;
+  /** `gradNorm`: before clipping; `step` counts from 1. */
+  optimStep(options: OptimStep): Promise<{ step: number; gradNorm: number }>;
+  /**
+   * Writes a directory that can be served: an adapter in PEFT's layout, or a whole checkpoint. With `state`, what training
+   * goes on from lies beside it. The directory must not exist; it appears complete or not at all.
+   */
+  save(directory: string, options: { state: boolean }): Promise<void>;
+  /** Takes up weights and state that `save` wrote for the same `trainable`. */
+  restore(directory: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface TrainingRequest {
+  sequences: readonly TrainingSequence[];
+  config: LossConfig;
+  signal?: AbortSignal | undefined;
+}
+
 /** One loaded base model. All methods may be called concurrently; the engine decides how work shares the machine. */
 export interface EngineModel {
   readonly capabilities: Capabilities;
@@ -273,6 +314,8 @@ export interface OpenOptions {
   threads: number;
   /** `cpu`, `cuda:0`, `webgpu`. */
   device: string;
+  /** Weights that change every few seconds are not packed into the cache for later: it would fill with them. */
+  transient?: boolean;
 }
 
 export interface Engine {
@@ -286,6 +329,8 @@ export interface Engine {
   check(options: Pick<OpenOptions, "precision" | "device">): Promise<void>;
   /** Loads weights and builds sessions. Throws `engine_failed`, `unsupported_by_backend`, `out_of_memory`. */
   open(checkpoint: Checkpoint, options: OpenOptions): Promise<EngineModel>;
+  /** Makes weights learn. Throws as `open` does, and `invalid_value` for what cannot be trained. */
+  train(checkpoint: Checkpoint, options: TrainOptions): Promise<TrainingModel>;
 }
 
 /** A model that a server of somebody else's has loaded. */

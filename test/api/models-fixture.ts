@@ -77,6 +77,7 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
       const model = createFakeEngine({ contextLength, vocabSize: checkpoint.config.vocabSize });
       return { ...model, memoryBytes: () => MODEL_BYTES };
     },
+    train: () => Promise.reject(new Error("nothing is trained here")),
   };
   const text: TextService = {
     async open(folder) {

@@ -15,9 +15,9 @@ test("alternatives named like an object's own properties are not lost", async ()
   const ids = Int32Array.of(0, 1, 2, 3);
   const logprobs = Float32Array.of(-1, -2, -3, -4);
   const all = NAMES.map((name, id) => [name, -1 - id]);
-  const sampled = form().sampled({ id: 1, logprob: -2, top: { ids, logprobs } }, true);
+  const sampled = form().sampled({ id: 1, logprob: -2, top: { ids, logprobs }, errorBound: undefined }, true);
   expect(entriesOf(sampled.top_logprobs[0])).toEqual(all);
-  const alone = form().sampled({ id: 1, logprob: -2, top: undefined }, true);
+  const alone = form().sampled({ id: 1, logprob: -2, top: undefined, errorBound: undefined }, true);
   expect(entriesOf(alone.top_logprobs[0])).toEqual([["__proto__", -2]]);
   const scores = {
     from: 1,

@@ -1,13 +1,12 @@
-import { fail, PreceptorError } from "../../errors.ts";
+import { fail } from "../../errors.ts";
 import type { Checkpoint } from "../../model/checkpoint.ts";
-import { createPeer } from "../../thread/peer.ts";
-import { spawnWorker } from "../../thread/spawn.ts";
 import type { Engine, EngineModel, OpenOptions } from "../engine.ts";
 import { CAPABILITIES } from "./capabilities.ts";
 import { checkDevice, checkPrecision } from "./device.ts";
-import { createExitFlags } from "./exit-guard.ts";
 import { createModel, type ModelState } from "./model.ts";
 import type { Opened, OpenMessage, ReferenceMessage, WorkerState } from "./protocol.ts";
+import { startThread } from "./thread.ts";
+import { openTraining } from "./training/model.ts";
 import { createTurns, type Turns } from "./turns.ts";
 
 /**
@@ -27,6 +26,7 @@ export function createOnnxEngine(deps: {
       await checkDevice(device);
     },
     open: (checkpoint, options) => openModel(checkpoint, options, deps.cacheDir, turns),
+    train: (checkpoint, options) => openTraining(checkpoint, options, turns),
   };
 }
 
@@ -46,30 +46,20 @@ async function openModel(
     bytes: 0,
     references: new Map(),
   };
-  const { flags, release } = createExitFlags();
-  const member = turns.member();
-  const worker = spawnWorker(new URL("./worker.ts", import.meta.url));
-  // Before the peer's own listeners, so that what callers see is this error and not a bare exit code.
-  worker.on("error", (cause) => peer.fail(died(cause)));
-  const exited = new Promise<void>((resolve) => {
-    worker.on("exit", () => {
-      peer.fail(died(undefined));
-      release();
-      turns.leave(member);
-      resolve();
-    });
-  });
-  const peer = createPeer(worker, {
-    state: (update: WorkerState) => void Object.assign(state, update),
-    async reference({ key, sequence }: ReferenceMessage) {
-      const next = await state.references.get(key)?.[sequence]?.next();
-      return next && !next.done ? next.value : null;
+  const { peer, member, exitFlags, close, asError } = startThread(
+    new URL("./worker.ts", import.meta.url),
+    turns,
+    {
+      state: (update: WorkerState) => void Object.assign(state, update),
+      async reference({ key, sequence }: ReferenceMessage) {
+        const next = await state.references.get(key)?.[sequence]?.next();
+        return next && !next.done ? next.value : null;
+      },
     },
-  });
-  /** The thread ends itself: terminating it in the middle of a computation would abort the process. */
-  const stop = (): void => void peer.call("close", null).catch(() => undefined);
+    "model",
+  );
   try {
-    const message: OpenMessage = { checkpoint, options, cacheDir, exitFlags: flags, member };
+    const message: OpenMessage = { checkpoint, options, cacheDir, exitFlags, member };
     const opened = await peer.call<Opened>("open", message);
     return createModel({
       peer,
@@ -77,19 +67,12 @@ async function openModel(
       state,
       options,
       vocabSize: checkpoint.config.vocabSize,
-      async close() {
-        stop();
-        peer.fail(fail("engine_failed", "the model was unloaded while this request was under way; send it again"));
-        await exited;
-      },
+      close: () => close(UNLOADED),
     });
   } catch (error) {
-    stop();
-    await exited;
-    throw error instanceof PreceptorError ? error : died(error);
+    await close(UNLOADED);
+    throw asError(error);
   }
 }
 
-function died(cause: unknown): PreceptorError {
-  return fail("engine_failed", "the thread that computes this model has stopped; send the request again", { cause });
-}
+const UNLOADED = fail("engine_failed", "the model was unloaded while this request was under way; send it again");

@@ -54,7 +54,8 @@ async function open({ checkpoint, options, cacheDir, exitFlags, member }: OpenMe
   // Packing is for the kernels of this processor.
   checkPrecision(precision, device);
   const guard = createComputeGuard(exitFlags);
-  const packed = device === "cpu" ? await packedWeights(checkpoint, precision, cacheDir, guard) : null;
+  const packed =
+    device === "cpu" && !options.transient ? await packedWeights(checkpoint, precision, cacheDir, guard) : null;
   const sessionOptions = { ...options, guard, turn: takeTurns(member) };
   const schemes = new Set([...(packed?.matrices.values() ?? [])].map(({ scheme }) => scheme));
   const evenRows = [...schemes].some((scheme) => scheme && needsEvenRows(scheme, sessionOptions));

@@ -39,7 +39,10 @@ describe.each(FAMILIES)("%s", (name) => {
       importance_sampling: { loss: "importance_sampling", temperature },
       ppo: { loss: "ppo", temperature, clipLow: clip, clipHigh: clip },
     };
-    const { loss, logprobs } = trainer.forwardBackward(sequencesOf(golden), { ...configs[kind], everyToken: true });
+    const { loss, logprobs } = await trainer.forwardBackward(sequencesOf(golden), {
+      ...configs[kind],
+      everyToken: true,
+    });
     expect(Math.abs(loss - golden[`${kind}_loss`])).toBeLessThan(LOSS_TOLERANCE);
     expect(await worstGradient(`grad.${kind}`)).toBeLessThan(GRADIENT_TOLERANCE);
     if (kind !== "ce") return;
@@ -50,7 +53,7 @@ describe.each(FAMILIES)("%s", (name) => {
 
   test("every parameter: loss and gradients of cross-entropy", async () => {
     trainer = await openTrainer(name, "full");
-    const { loss } = trainer.forwardBackward(sequencesOf(golden), { loss: "cross_entropy" });
+    const { loss } = await trainer.forwardBackward(sequencesOf(golden), { loss: "cross_entropy" });
     expect(Math.abs(loss - golden.full_ce_loss)).toBeLessThan(LOSS_TOLERANCE);
     expect(await worstGradient("grad.full")).toBeLessThan(GRADIENT_TOLERANCE);
   });
@@ -59,12 +62,12 @@ describe.each(FAMILIES)("%s", (name) => {
     trainer = await openTrainer(name, "lora");
     const { lr, betas, eps, weight_decay: weightDecay, clip, losses, grad_norms: norms } = golden.adamw;
     for (const [step, norm] of norms.entries()) {
-      const { loss } = trainer.forwardBackward(sequencesOf(golden), { loss: "cross_entropy" });
+      const { loss } = await trainer.forwardBackward(sequencesOf(golden), { loss: "cross_entropy" });
       expect(Math.abs(loss - losses[step]!)).toBeLessThan(step === 0 ? LOSS_TOLERANCE : LOSS_AFTER_STEPS);
       const found = trainer.optimStep({ learningRate: lr, betas, eps, weightDecay, clip });
       expect(Math.abs(found - norm)).toBeLessThan(LOSS_AFTER_STEPS);
     }
-    const { loss } = trainer.forward(sequencesOf(golden), { loss: "cross_entropy" });
+    const { loss } = await trainer.forward(sequencesOf(golden), { loss: "cross_entropy" });
     expect(Math.abs(loss - losses.at(-1)!)).toBeLessThan(LOSS_AFTER_STEPS);
     for (const parameter of trainer.parameters.list) {
       const expected = await readExpected(name, `after.${parameter.name}`);

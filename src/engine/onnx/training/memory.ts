@@ -1,6 +1,7 @@
 /** What a micro-batch needs, so that it can be made small enough beforehand. */
 import { totalmem } from "node:os";
 import type { ModelConfig } from "../../../model/checkpoint.ts";
+import type { BatchShape } from "./micro-batch.ts";
 
 /** Of the machine's memory for the values of one micro-batch: weights, caches and other models need the rest. */
 const MEMORY_SHARE = 0.2;
@@ -10,13 +11,6 @@ const MAX_ROWS = 4096;
 export const HEAD_ROWS = 256;
 
 const BYTES = Float32Array.BYTES_PER_ELEMENT;
-
-export interface BatchShape {
-  /** Tokens that are computed. */
-  rows: number;
-  /** Pairs of positions that look at each other. */
-  pairs: number;
-}
 
 /** Bytes of values that one layer keeps for its backward pass. */
 export function layerBytes(

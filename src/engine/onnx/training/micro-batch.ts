@@ -11,9 +11,22 @@ export interface MicroBatch {
   length: number;
 }
 
+export interface BatchShape {
+  /** Tokens that are computed. */
+  rows: number;
+  /** Pairs of positions that look at each other. */
+  pairs: number;
+}
+
 export interface BatchLimits {
-  /** Whether a micro-batch of this shape fits: rows, and pairs of positions that look at each other. */
-  fits(shape: { rows: number; pairs: number }): boolean;
+  fits(shape: BatchShape): boolean;
+}
+
+export function shapeOf({ members, shared, length }: MicroBatch): BatchShape {
+  return {
+    rows: shared + members.length * length,
+    pairs: shared ** 2 + members.length * length * (shared + length),
+  };
 }
 
 /** A shorter beginning is not worth a form of its own. */
@@ -32,10 +45,8 @@ export function microBatches(sequences: readonly TrainingSequence[], limits: Bat
     const batches: MicroBatch[] = [];
     for (const index of ordered) {
       const last = batches.at(-1);
-      const count = (last?.members.length ?? 0) + 1;
-      const length = last?.length ?? roundUp(lengthOf(index));
-      const shape = { rows: shared + count * length, pairs: shared ** 2 + count * length * (shared + length) };
-      if (last && limits.fits(shape)) last.members.push(index);
+      const grown = last && { ...last, members: [...last.members, index] };
+      if (grown && limits.fits(shapeOf(grown))) batches[batches.length - 1] = grown;
       else batches.push({ members: [index], shared, length: roundUp(lengthOf(index)) });
     }
     return batches;

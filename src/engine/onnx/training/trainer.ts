@@ -11,20 +11,26 @@ import { createRopeTable } from "../rope.ts";
 import { createSession, type Session, type SessionOptions, type Tensor, tensor } from "../runtime.ts";
 import { adamw } from "./adamw.ts";
 import { HEAD_ROWS, type MemoryPlan } from "./memory.ts";
-import { type MicroBatch, microBatches } from "./micro-batch.ts";
+import { type MicroBatch, microBatches, shapeOf } from "./micro-batch.ts";
 import type { ParameterSet } from "./parameters.ts";
 import { normalised, type TokenRows } from "./token-rows.ts";
 
 export interface Trainer {
   readonly parameters: ParameterSet;
   /** Optimizer steps so far. */
-  step: number;
+  readonly step: number;
   /** Adds the gradients of this call's loss to those that are there. Throws `empty_loss`, `loss_not_finite`. */
-  forwardBackward(sequences: readonly TrainingSequence[], config: LossConfig): TrainingResult;
+  forwardBackward(
+    sequences: readonly TrainingSequence[],
+    config: LossConfig,
+    signal?: AbortSignal,
+  ): Promise<TrainingResult>;
   /** The same numbers without gradients. */
-  forward(sequences: readonly TrainingSequence[], config: LossConfig): TrainingResult;
+  forward(sequences: readonly TrainingSequence[], config: LossConfig, signal?: AbortSignal): Promise<TrainingResult>;
   /** Uses the gradients up. Returns their norm before clipping. */
   optimStep(options: OptimStep): number;
+  /** Other values have been written into the parameters, as they were after so many steps. */
+  restored(step: number): void;
   dispose(): void;
 }
 
@@ -41,6 +47,7 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
   const ropes = config.ropes.map(createRopeTable);
   const windows = maskWindows(config);
   let feeds: Readonly<Record<string, Tensor>> | null = null;
+  let step = 0;
 
   /** Opened when first needed; frozen weights are mapped, so another session costs its graph only. */
   function session(how: { loss: LossName; sharedPrompt: boolean; recompute: boolean; backward: boolean }): Session {
@@ -128,20 +135,25 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
     };
   }
 
-  function run(sequences: readonly TrainingSequence[], lossConfig: LossConfig, backward: boolean): TrainingResult {
+  async function run(
+    sequences: readonly TrainingSequence[],
+    lossConfig: LossConfig,
+    backward: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<TrainingResult> {
     const rows = normalised(sequences, lossConfig);
     const logprobs = sequences.map(({ ids }) => new Float32Array(ids.length).fill(Number.NaN));
     let loss = 0;
     feeds ??= parameters.feeds();
     for (const batch of microBatches(sequences, memory)) {
-      const { members, shared, length } = batch;
-      const shape = {
-        rows: shared + members.length * length,
-        pairs: shared ** 2 + members.length * length * (shared + length),
-      };
+      // A run cannot be interrupted; between two of them whoever gave up is heard.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (signal?.aborted) throw fail("cancelled", "the caller cancelled this request");
+      const { members } = batch;
+      const shape = shapeOf(batch);
       const how = {
         loss: lossConfig.loss,
-        sharedPrompt: shared > 0,
+        sharedPrompt: batch.shared > 0,
         recompute: backward && memory.recompute(shape),
         backward,
       };
@@ -165,13 +177,28 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
 
   return {
     parameters,
-    step: 0,
-    forwardBackward: (sequences, lossConfig) => run(sequences, lossConfig, true),
-    forward: (sequences, lossConfig) => run(sequences, lossConfig, false),
+    get step() {
+      return step;
+    },
+    async forwardBackward(sequences, lossConfig, signal) {
+      try {
+        return await run(sequences, lossConfig, true, signal);
+      } catch (error) {
+        // Part of this call's gradients may be among them.
+        for (const { gradient } of parameters.list) gradient.fill(0);
+        throw error;
+      }
+    },
+    forward: (sequences, lossConfig, signal) => run(sequences, lossConfig, false, signal),
     optimStep(stepOptions) {
-      this.step++;
+      step++;
       feeds = null;
-      return adamw(parameters.list, stepOptions, this.step);
+      return adamw(parameters.list, stepOptions, step);
+    },
+    restored(at) {
+      step = at;
+      feeds = null;
+      for (const { gradient } of parameters.list) gradient.fill(0);
     },
     dispose() {
       for (const open of sessions.values()) open.dispose();
