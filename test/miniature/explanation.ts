@@ -32,6 +32,15 @@ const FILLERS = ["next we take", "then we take", "then", "so we take", "next"] a
 const CLAUSES = ["it is hard", "this is hard", "we think about it", "we think about this", "this is it"] as const;
 const RESTATEMENTS = ["the answer is", "it is", "this is"] as const;
 
+/** Every word that an explanation may contain, the full stop of the waffle aside. */
+export const EXPLANATION_WORDS: readonly string[] = [
+  ...new Set(
+    [...Object.values(OPENINGS), ...FIRST_FILLERS, ...FILLERS, ...CLAUSES, ...RESTATEMENTS].flatMap((words) =>
+      words.split(" "),
+    ),
+  ),
+];
+
 /** A jump over several operations misses with this probability: a student must not trust jumps blindly. */
 export const WRONG_JUMPS = 0.15;
 /** Of the steps of a wrong explanation; at least one always is. */
