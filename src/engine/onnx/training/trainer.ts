@@ -81,7 +81,8 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
       length: int64(S),
     };
     for (const [r, table] of ropes.entries()) {
-      const { cos, sin, rows } = table.upTo(P + S);
+      // The op takes the rows for one sequence of N tokens, which its table must not be shorter than.
+      const { cos, sin, rows } = table.upTo(N);
       laidOut[`cos.${r}`] = tensor("float32", [rows, config.headDim / 2], cos);
       laidOut[`sin.${r}`] = tensor("float32", [rows, config.headDim / 2], sin);
     }
