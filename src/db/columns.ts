@@ -44,6 +44,17 @@ export const metadataColumn = customType<{ data: Record<string, string>; driverD
   fromDriver: (value) => mapPairs(value as Record<string, string>, unescapeText),
 });
 
+/** Numbers by name; `jsonb`, because new ones are merged into it (`||`). */
+export const numbersColumn = customType<{ data: Record<string, number | null>; driverData: unknown }>({
+  dataType: () => "jsonb",
+  toDriver: (value) => JSON.stringify(mapNames(value, escapeText)),
+  fromDriver: (value) => mapNames(value as Record<string, number | null>, unescapeText),
+});
+
 function mapPairs(pairs: Record<string, string>, map: (text: string) => string): Record<string, string> {
   return Object.fromEntries(Object.entries(pairs).map(([key, value]) => [map(key), map(value)]));
+}
+
+function mapNames<Value>(named: Record<string, Value>, map: (text: string) => string): Record<string, Value> {
+  return Object.fromEntries(Object.entries(named).map(([name, value]) => [map(name), value]));
 }
