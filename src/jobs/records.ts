@@ -65,7 +65,7 @@ export interface JobQuery extends PageQuery {
   metadata?: Record<string, string> | undefined;
 }
 
-/** Kept as it is; `step` also tells whether a job that keeps losing its worker gets any further. */
+/** Kept as it is; `step`, a whole number, also tells whether a job that keeps losing its worker gets any further. */
 export interface JobProgress {
   step: number;
   [field: string]: unknown;

@@ -1,7 +1,10 @@
+import { eq } from "drizzle-orm";
 import { afterEach, beforeAll, expect, test } from "vitest";
 import { createJobQueue, type JobQueue } from "../../src/jobs/queue.ts";
 import type { JobRecord } from "../../src/jobs/records.ts";
-import { describeDatabases } from "../db/databases.ts";
+import { jobs } from "../../src/db/schema/jobs.ts";
+import { openPostgres } from "../../src/db/postgres.ts";
+import { describeDatabases, describePostgres, SILENT } from "../db/databases.ts";
 import { allEvents, empty, leaseOf, newJob, outline, take } from "./fixtures.ts";
 
 describeDatabases("claiming", ({ database }) => {
@@ -120,5 +123,25 @@ describeDatabases("claiming", ({ database }) => {
     expect(await ids({ metadata: { run: "1" } })).toEqual(["a", "b"]);
     expect((await ids({ status: "running" })).length).toBe(1);
     expect(await queue.list({ limit: 2, order: "desc" })).toMatchObject({ hasMore: true });
+  });
+});
+
+describePostgres("claiming beside a claim under way", (url) => {
+  test("passes over a job that another is just taking, and waits for nobody", async () => {
+    const database = await openPostgres(url(), SILENT);
+    const queue = createJobQueue(database.db);
+    await queue.insert(newJob("a"));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await queue.insert(newJob("b"));
+    await database.db.transaction(async (tx) => {
+      await tx.select().from(jobs).where(eq(jobs.id, "a")).for("update");
+      const begin = performance.now();
+      expect((await take(queue)).job.id).toBe("b");
+      expect(await queue.claim({ owner: "w", kinds: ["test"], leaseMs: 60_000 })).toBeUndefined();
+      expect(await queue.sweep({ exclusive: true })).toMatchObject([{ id: "b" }]);
+      expect(performance.now() - begin).toBeLessThan(5_000);
+    });
+    expect((await take(queue)).job.id).toBe("a");
+    await database.close();
   });
 });

@@ -35,13 +35,13 @@ describeDatabases("leases", ({ database }) => {
 
   test("a lease that is kept up is not swept; one that ran out is, and the job goes to the next", async () => {
     await queue.insert(newJob("j"));
-    const first = await take(queue, "first", 400);
+    const first = await take(queue, "first", 1_000);
     for (let beat = 0; beat < 4; beat++) {
-      await delay(200);
-      expect((await queue.heartbeat(first.lease, 400)).leaseToken).toBe(1);
+      await delay(400);
+      expect((await queue.heartbeat(first.lease, 1_000)).leaseToken).toBe(1);
       expect(await queue.sweep()).toEqual([]);
     }
-    await delay(600);
+    await delay(1_200);
     expect(await queue.sweep()).toMatchObject([
       { id: "j", status: "queued", crashes: 1, leaseOwner: null, error: null },
     ]);
