@@ -3,11 +3,12 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { TrainingSequence } from "../../src/engine/engine.ts";
 import { studentFormat, teacherFormat } from "../../src/rlt/formats.ts";
 import { studentText, teacherPrompt } from "../../src/rlt/prompts.ts";
 import { createTextService } from "../../src/text/client.ts";
 import { type LoadedModel, loadModel } from "../../src/text/loaded-model.ts";
-import { studentPromptIds, studentRow, type TrainingRow, teacherPromptIds, teacherRow } from "./corpus.ts";
+import { studentPromptIds, studentRow, teacherPromptIds, teacherRow } from "./corpus.ts";
 import { STUDENT_FORMAT, TEACHER_FORMAT } from "./formats.ts";
 import { takeTasks } from "./tasks.ts";
 import { END_ID, VOCABULARY, writeTokenizer } from "./vocabulary.ts";
@@ -24,8 +25,8 @@ beforeAll(async () => {
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
 const spell = (ids: Iterable<number>): string => [...ids].map((id) => VOCABULARY[id]).join("");
-const learnt = ({ ids, weights }: TrainingRow): string => spell(ids.filter((_, t) => weights[t] === 1));
-const given = ({ ids, weights }: TrainingRow): string => spell(ids.filter((_, t) => weights[t] === 0));
+const learnt = ({ ids, weights }: TrainingSequence): string => spell(ids.filter((_, t) => weights[t] === 1));
+const given = ({ ids, weights }: TrainingSequence): string => spell(ids.filter((_, t) => weights[t] === 0));
 
 describe("rows", () => {
   test("of the student teach its whole turn", async () => {

@@ -1,11 +1,11 @@
 /**
  * The miniature's base model, from scratch: what teacher and student both grow from. Easy documents first, until single
- * operations are learnt, then the mixture (shared/miniature recipe: without the first phase nothing is learnt for an hour).
+ * operations are learnt, then the mixture (with the mixture alone nothing is learnt).
  */
 import type { TrainingModel } from "../../src/engine/engine.ts";
+import type { PromptEncoder } from "../../src/train/rows.ts";
 import { learningRateAt } from "../../src/train/schedule.ts";
-import { randomFrom } from "../bench/random.ts";
-import { type PromptEncoder, studentRow } from "./corpus.ts";
+import { studentRow } from "./corpus.ts";
 import { generateTasks, type Task } from "./tasks.ts";
 
 export interface PretrainOptions {
@@ -30,7 +30,6 @@ export async function pretrain(model: TrainingModel, text: PromptEncoder, option
   const totalSteps = easySteps + mixedSteps;
   const easy = generateTasks({ seed, difficulty: [1, 2], easyShare: 1 });
   const mixed = generateTasks({ seed: seed + 1, difficulty: [3, 7], easyShare: EASY_SHARE });
-  void randomFrom;
   for (let step = 0; step < totalSteps; step++) {
     const source: Generator<Task, never> = step < easySteps ? easy : mixed;
     const sequences = await Promise.all(Array.from({ length: batch }, () => studentRow(text, source.next().value)));

@@ -6,12 +6,12 @@ import { teacherFormat } from "../../rlt/formats.ts";
 import { teacherPrompt } from "../../rlt/prompts.ts";
 import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
 import type { Sampled } from "../../rlt/sampled.ts";
+import { createWriting, type Writing } from "../../text/writing.ts";
 import type { HeldModel, ModelText } from "../models/registry.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
 import { isFaultOfItem, scoreItem, scoringPair } from "../scores/service.ts";
 import { patiently } from "./patience.ts";
 import type { Choice, ExplanationResource } from "./schemas.ts";
-import { createWriting, type Writing } from "./writing.ts";
 
 export interface GenerateRequest {
   teacher: HeldModel;

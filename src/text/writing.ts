@@ -1,6 +1,6 @@
-import { createIncrementalDecoder } from "../../text/incremental.ts";
-import { createStopMatcher } from "../../text/stop-matcher.ts";
-import type { TextModel } from "../../text/text.ts";
+import { createIncrementalDecoder } from "./incremental.ts";
+import { createStopMatcher } from "./stop-matcher.ts";
+import type { TextModel } from "./text.ts";
 
 /** One explanation while it is being written: ids in, text out up to the closing tag. */
 export interface Writing {

@@ -1,0 +1,84 @@
+/** What the loops share: where a run stands, what it reports to, and when it stops. */
+import type { TeacherFormat } from "../rlt/formats.ts";
+import type { Hyperparameters } from "./config.ts";
+import { learningRateAt } from "./schedule.ts";
+
+/** Why a loop ended before its last step. */
+export type Stopped = "pause" | "cancel" | "budget" | "early";
+
+/** Where a run stands between two steps: what a checkpoint keeps beside weights and optimizer. */
+export interface RunState {
+  /** Steps done, of the phase. */
+  step: number;
+  phase: "warmup" | "main";
+  tokensTrained: number;
+  tokensSampled: number;
+  tokensScored: number;
+  /** Of all sessions together. */
+  seconds: number;
+  best: { step: number; value: number } | null;
+  /** Evaluations since the best one. */
+  worse: number;
+}
+
+export const FRESH: RunState = {
+  step: 0,
+  phase: "main",
+  tokensTrained: 0,
+  tokensSampled: 0,
+  tokensScored: 0,
+  seconds: 0,
+  best: null,
+  worse: 0,
+};
+
+/** What a loop tells while it runs. Everything is awaited: a run never gets ahead of its record. */
+export interface RunReport {
+  metrics(step: number, values: Record<string, number>): Promise<void>;
+  sample(sample: SampleReport): Promise<void>;
+  progress(state: RunState, totalSteps: number): Promise<void>;
+  /** Weights, optimizer and state, durable when it resolves. */
+  checkpoint(state: RunState, how: { best: boolean; last: boolean }): Promise<void>;
+  /** Looked at between steps. Throws where the run is no longer ours. */
+  stop(state: RunState): Stopped | null;
+}
+
+export interface SampleReport {
+  step: number;
+  question: string;
+  solution: string;
+  completion: string;
+  reward: number;
+  parts: Record<string, number>;
+  format_ok: boolean;
+}
+
+export interface Clock {
+  /** Milliseconds that never jump. */
+  now(): number;
+}
+
+/** AdamW at one step of a run, counted from 0. Step k is taken at the rate of k + 1, so that a warm-up does not begin with 0. */
+export function optimStepOf(h: Hyperparameters, step: number, total: number) {
+  const schedule = {
+    name: h.lr_scheduler_type,
+    peak: h.learning_rate,
+    warmupSteps: Math.ceil(h.warmup_ratio * total),
+    totalSteps: total + 1,
+  };
+  return {
+    learningRate: learningRateAt(schedule, step + 1),
+    betas: [h.adam_beta1, h.adam_beta2] as [number, number],
+    eps: h.adam_epsilon,
+    weightDecay: h.weight_decay,
+    clip: h.max_grad_norm > 0 ? h.max_grad_norm : null,
+  };
+}
+
+export const isDue = (step: number, every: number): boolean => every > 0 && step % every === 0;
+
+export const mean = (values: readonly number[]): number =>
+  values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Closing tag of whoever writes explanations. */
+export type Closing = Pick<TeacherFormat, "close">;
