@@ -255,7 +255,7 @@ export interface TrainingModel {
    * goes on from lies beside it. The directory must not exist; it appears complete or not at all.
    */
   save(directory: string, options: { state: boolean }): Promise<void>;
-  /** Takes up weights and state that `save` wrote for the same `trainable`. */
+  /** Takes up what `save` wrote for the same `trainable`; without a state it is a new training of these weights. */
   restore(directory: string): Promise<void>;
   close(): Promise<void>;
 }

@@ -96,16 +96,26 @@ function tensorOf(name: string, shape: readonly number[], values: Float32Array):
   return { name, dtype: "F32", shape, data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) };
 }
 
-/** Reads into the parameters; returns the step. Errors: `invalid_checkpoint` where it holds something else. */
+/**
+ * Reads into the parameters; returns the step. Weights saved without a state begin a training of their own: step 0, no means.
+ * Errors: `invalid_checkpoint` where it holds something else.
+ */
 export async function restoreTrained({ trainable, parameters }: TrainedFiles, directory: string): Promise<number> {
   const full = trainable.kind === "full";
   const weights = await reader(path.join(directory, full ? WEIGHTS : ADAPTER_WEIGHTS));
-  const state = await reader(path.join(directory, STATE));
+  const names = new Set(await readdir(directory));
+  const state = names.has(STATE) ? await reader(path.join(directory, STATE)) : null;
   for (const { name, values, mean, square } of parameters.list) {
     await weights(full ? name : PEFT_PREFIX + name, values);
-    await state(`mean.${name}`, mean);
-    await state(`square.${name}`, square);
+    if (state) {
+      await state(`mean.${name}`, mean);
+      await state(`square.${name}`, square);
+    } else {
+      mean.fill(0);
+      square.fill(0);
+    }
   }
+  if (!state) return 0;
   const { step } = JSON.parse(await readFile(path.join(directory, STEP), "utf8")) as { step: unknown };
   if (!Number.isSafeInteger(step)) throw fail("invalid_checkpoint", `${STEP} names no step`);
   return step as number;

@@ -1,0 +1,424 @@
+/** A training job from its last checkpoint to its end: opens what it needs, runs its phases, and publishes what came out. */
+import { randomBytes } from "node:crypto";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import path from "node:path";
+import type { Engine, EngineModel, OpenOptions, Trainable } from "../engine/engine.ts";
+import { fail } from "../errors.ts";
+import type { JobContext } from "../jobs/context.ts";
+import type { HandlerResult } from "../jobs/finish.ts";
+import type { JobQueue } from "../jobs/queue.ts";
+import type { CheckpointRecord } from "../jobs/records.ts";
+import { openAdapter } from "../model/adapter.ts";
+import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
+import { openCheckpoint } from "../model/open.ts";
+import { type FormatSpec, studentFormat, teacherFormat } from "../rlt/formats.ts";
+import type { TextModel } from "../text/text.ts";
+import { createRunCheckpoints, type RunCheckpoints } from "./checkpoint.ts";
+import { type TrainingConfig, totalSteps } from "./config.ts";
+import { openMetricsFile } from "./metrics-file.ts";
+import { type Current, createPolicy, type Policy } from "./policy.ts";
+import { rlt } from "./rlt.ts";
+import { checkLength, type ExampleRow, studentRow, teacherRow } from "./rows.ts";
+import { type Clock, FRESH, type RunReport, type RunState, type Stopped } from "./run.ts";
+import { derivedSeed } from "./seeds.ts";
+import { sft } from "./sft.ts";
+
+/** A registered model with its files, held in memory until `release`. */
+export interface ModelInUse {
+  id: string;
+  version: number;
+  checkpoint: Checkpoint;
+  adapter: AdapterFiles | null;
+  engine: EngineModel;
+  options: OpenOptions;
+  text: TextModel;
+  format: FormatSpec;
+  contextLength: number;
+  eosIds: readonly number[];
+  release(): void;
+}
+
+export interface TrainingRow {
+  question: string;
+  solution: string;
+  reasoning_trace?: string | undefined;
+}
+
+export interface TrainingDataset {
+  contentHash: string;
+  count: number;
+  row(index: number): Promise<TrainingRow>;
+  split(heldOut: number, seed: number): Promise<{ train: number[]; heldOut: number[] }>;
+}
+
+export interface Published {
+  role: "teacher" | "student";
+  id: string;
+  version: number;
+}
+
+export interface TrainingDeps {
+  engine: Pick<Engine, "train" | "open">;
+  use(model: string, role: "teacher" | "student", signal: AbortSignal): Promise<ModelInUse>;
+  dataset(id: string): Promise<TrainingDataset>;
+  queue: Pick<JobQueue, "lastCheckpoint" | "listCheckpoints" | "removeCheckpoint">;
+  /** Makes a checkpoint the newest version of the model that was trained. */
+  publish(request: {
+    config: TrainingConfig;
+    checkpoint: string;
+    directory: string;
+    kind: "adapter" | "full";
+  }): Promise<Published>;
+  /** Folder of checkpoints and of what jobs leave behind. */
+  artifacts: string;
+  scratch: string;
+  allowedHosts: readonly string[];
+  fetch: typeof fetch;
+  clock: Clock;
+}
+
+export async function runTraining(deps: TrainingDeps, context: JobContext): Promise<HandlerResult> {
+  const config = context.job.config as TrainingConfig;
+  const stack: (() => Promise<void> | void)[] = [];
+  try {
+    return await train(deps, context, config, (close) => stack.push(close));
+  } finally {
+    for (const close of stack.reverse()) await close();
+  }
+}
+
+async function train(
+  deps: TrainingDeps,
+  context: JobContext,
+  config: TrainingConfig,
+  onEnd: (close: () => Promise<void> | void) => void,
+): Promise<HandlerResult> {
+  const { signal, job } = context;
+  const role = config.method === "rlt" ? "teacher" : config.role;
+  const model = await deps.use(config.model, role, signal);
+  onEnd(model.release);
+  const student = config.student === null ? null : await deps.use(config.student, "student", signal);
+  if (student) onEnd(student.release);
+  const dataset = await deps.dataset(config.dataset);
+  await mkdir(deps.scratch, { recursive: true });
+  const scratch = await mkdtemp(path.join(deps.scratch, `${job.id}-`));
+  onEnd(() => rm(scratch, { recursive: true, force: true }));
+
+  const checkpoints = createRunCheckpoints(path.join(deps.artifacts, "checkpoints"));
+  const before = await deps.queue.lastCheckpoint(job.id);
+  if (before) requireSame(before, { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash });
+  const resumed = before && (await checkpoints.read(checkpoints.directoryOf(before.id)));
+  const state: RunState = resumed?.state ?? { ...FRESH, phase: config.warmup ? "warmup" : "main" };
+  let reference = resumed?.reference ?? null;
+
+  const trainable = trainableOf(config, model);
+  const training = await deps.engine.train(model.checkpoint, {
+    trainable,
+    threads: model.options.threads,
+    device: model.options.device,
+  });
+  const full = trainable.kind === "full" ? { engine: deps.engine, options: model.options } : null;
+  const policy = createPolicy({ training, checkpoint: model.checkpoint, full, base: model.engine, scratch });
+  onEnd(() => policy.close());
+  if (before) await policy.restore(checkpoints.directoryOf(before.id));
+
+  const kind: Saving["kind"] = full ? "full" : "adapter";
+  const hashes = { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash };
+  const rows = await splitOf(dataset, config);
+  // Steps are counted through: those of the warm-up come first.
+  const warmupSteps = config.warmup ? totalSteps(config.warmup, rows.train.length) : 0;
+  const offset = (): number => (state.phase === "main" ? warmupSteps : 0);
+  const allSteps = warmupSteps + totalSteps(config.hyperparameters, rows.train.length);
+  const saving = {
+    deps,
+    context,
+    config,
+    checkpoints,
+    policy,
+    kind,
+    hashes,
+    offset,
+    allSteps,
+    reference: () => reference,
+  };
+  const report = await createReport(saving, state.step + offset());
+  const phases = { deps, config, model, student, dataset, rows, policy, report, signal, clock: deps.clock, onEnd };
+
+  let stopped: Stopped | null = null;
+  if (state.phase === "warmup") {
+    stopped = await runSft(phases, config.warmup!, "teacher", state);
+    if (!stopped) {
+      reference = path.join(scratch, "warmed-up");
+      await training.save(reference, { state: false });
+      // The optimizer's memory is of another loss.
+      await policy.restore(reference);
+      Object.assign(state, { phase: "main", step: 0, best: null, worse: 0 });
+    }
+  }
+  if (!stopped) {
+    stopped =
+      config.method === "sft"
+        ? await runSft(phases, config.hyperparameters, config.role, state)
+        : await runRlt(phases, state, () => reference);
+  }
+  return outcome(saving, stopped);
+}
+
+async function outcome(saving: Saving, stopped: Stopped | null): Promise<HandlerResult> {
+  const { deps, context, config, checkpoints, kind } = saving;
+  if (stopped === "pause") return { outcome: "paused" };
+  const last = await deps.queue.lastCheckpoint(context.job.id);
+  const result = last ? { checkpoint: last.id, step: last.step } : {};
+  if (stopped === "cancel") return { outcome: "cancelled", result };
+  const published =
+    last && (await deps.publish({ config, checkpoint: last.id, directory: checkpoints.directoryOf(last.id), kind }));
+  const named = published ? { [published.role]: `${published.id}@${published.version}` } : {};
+  return {
+    outcome: stopped === "budget" ? "budget" : "succeeded",
+    result: { ...result, ...named, stopped_early: stopped === "early" },
+  };
+}
+
+function trainableOf({ lora, seed }: TrainingConfig, { adapter }: ModelInUse): Trainable {
+  if (!lora) {
+    if (!adapter) return { kind: "full" };
+    throw fail(
+      "invalid_value",
+      "this model has an adapter, whose base cannot be trained in full; train with lora, or merge it first",
+      {
+        param: "full",
+      },
+    );
+  }
+  if (adapter) return { kind: "adapter", adapter };
+  const { r, lora_alpha, use_rslora, target_modules } = lora;
+  return {
+    kind: "lora",
+    lora: { rank: r, alpha: lora_alpha, rsLora: use_rslora, targets: target_modules, seed: derivedSeed(seed, LORA) },
+  };
+}
+
+/** What a seed is derived for. */
+const LORA = 1;
+const SPLIT = 2;
+
+interface Phase {
+  deps: TrainingDeps;
+  config: TrainingConfig;
+  model: ModelInUse;
+  student: ModelInUse | null;
+  dataset: TrainingDataset;
+  rows: { train: number[]; heldOut: number[] };
+  policy: Policy;
+  report: RunReport;
+  signal: AbortSignal;
+  clock: Clock;
+  onEnd(close: () => Promise<void> | void): void;
+}
+
+async function splitOf(
+  dataset: TrainingDataset,
+  config: TrainingConfig,
+): Promise<{ train: number[]; heldOut: number[] }> {
+  const { train, heldOut } = await dataset.split(config.eval?.held_out ?? 0, derivedSeed(config.seed, SPLIT));
+  if (train.length === 0) throw fail("invalid_value", "the dataset has no row left to train on", { param: "dataset" });
+  return { train, heldOut: heldOut.slice(0, config.eval?.rows ?? 0) };
+}
+
+async function runSft(
+  phase: Phase,
+  hyperparameters: TrainingConfig["hyperparameters"],
+  role: "teacher" | "student",
+  state: RunState,
+): Promise<Stopped | null> {
+  const { config, model, dataset, policy, report, signal, clock } = phase;
+  const { train, heldOut } = phase.rows;
+  const example = async (index: number) => {
+    const { question, solution, reasoning_trace: trace } = await dataset.row(index);
+    const row: ExampleRow = { question, solution, explanation: trace ?? "" };
+    if (role === "teacher" && trace === undefined) {
+      throw fail(
+        "invalid_value",
+        `row ${index + 1} has no reasoning_trace, from which a teacher would learn to explain`,
+        { param: "dataset" },
+      );
+    }
+    const sequence =
+      role === "teacher"
+        ? await teacherRow(model.text, teacherFormat(model.format), row)
+        : await studentRow(model.text, studentFormat(model.format), row);
+    checkLength(sequence, model.contextLength, index);
+    return sequence;
+  };
+  return sft(
+    {
+      policy,
+      hyperparameters,
+      totalSteps: totalSteps(hyperparameters, train.length),
+      seed: config.seed,
+      rows: train.length,
+      example: (row) => example(train[row]!),
+      heldOut: await Promise.all(heldOut.map(example)),
+      report,
+      clock,
+      signal,
+    },
+    state,
+  );
+}
+
+async function runRlt(phase: Phase, state: RunState, reference: () => string | null): Promise<Stopped | null> {
+  const { deps, config, model, student, dataset, policy, report, signal, clock } = phase;
+  const { hyperparameters } = config;
+  const { train, heldOut } = phase.rows;
+  const rows = (indices: readonly number[]) => Promise.all(indices.map((index) => dataset.row(index)));
+  return rlt(
+    {
+      policy,
+      reference: hyperparameters.beta > 0 ? createReference(phase, reference) : null,
+      pull: null,
+      hyperparameters,
+      totalSteps: totalSteps(hyperparameters, train.length),
+      seed: config.seed,
+      rows: await rows(train),
+      heldOut: await rows(heldOut),
+      rewards: config.rewards,
+      deps: {
+        teacher: { text: model.text, format: teacherFormat(model.format), eosIds: model.eosIds },
+        student: student && {
+          engine: student.engine,
+          adapter: student.adapter,
+          text: student.text,
+          format: studentFormat(student.format),
+        },
+        temperature: hyperparameters.temperature,
+        allowedHosts: deps.allowedHosts,
+        fetch: deps.fetch,
+      },
+      report,
+      clock,
+      signal,
+    },
+    state,
+  );
+}
+
+/** The warmed-up weights, or the model as it was registered. Opened once. */
+function createReference(
+  { deps, config, model, onEnd }: Phase,
+  directory: () => string | null,
+): () => Promise<Current> {
+  let opened: Promise<Current> | null = null;
+  return () => {
+    opened ??= open();
+    return opened;
+  };
+  async function open(): Promise<Current> {
+    const found = directory();
+    if (!found) return { engine: model.engine, adapter: model.adapter };
+    if (config.lora) return { engine: model.engine, adapter: await openAdapter(found, model.checkpoint) };
+    const engine = await deps.engine.open(await openCheckpoint(found), { ...model.options, transient: true });
+    onEnd(() => engine.close());
+    return { engine, adapter: null };
+  }
+}
+
+interface Saving {
+  deps: TrainingDeps;
+  context: JobContext;
+  config: TrainingConfig;
+  checkpoints: RunCheckpoints;
+  policy: Policy;
+  kind: "adapter" | "full";
+  hashes: { dataset: string; weights: string };
+  /** Steps before those of the phase. */
+  offset: () => number;
+  allSteps: number;
+  reference: () => string | null;
+}
+
+async function createReport(saving: Saving, fromStep: number): Promise<RunReport> {
+  const { deps, context, config } = saving;
+  const file = await openMetricsFile(path.join(deps.artifacts, "jobs", context.job.id, "metrics.jsonl"), fromStep);
+  return {
+    async metrics(step, values) {
+      await context.metrics(step + saving.offset(), values);
+      await file.append(step + saving.offset(), values);
+    },
+    sample: (sample) => context.event("job.sample", sample),
+    progress: (state) => context.progress(progressOf(state, saving)),
+    checkpoint: (state, how) => saveCheckpoint(saving, state, how),
+    stop(state) {
+      if (context.signal.aborted)
+        throw fail("interrupted", "the worker stops; the job goes on from its last checkpoint");
+      return context.wanted() ?? (isSpent(config, state) ? "budget" : null);
+    },
+  };
+}
+
+function progressOf(state: RunState, { offset, allSteps }: Saving) {
+  const step = state.step + offset();
+  return {
+    step,
+    phase: state.phase,
+    total_steps: allSteps,
+    percent: (100 * step) / allSteps,
+    eta_seconds: step === 0 ? null : (state.seconds / step) * (allSteps - step),
+    tokens_sampled: state.tokensSampled,
+    tokens_scored: state.tokensScored,
+    tokens_trained: state.tokensTrained,
+  };
+}
+
+function isSpent({ budget }: TrainingConfig, state: RunState): boolean {
+  const tokens = state.tokensSampled + state.tokensScored + state.tokensTrained;
+  return tokens >= (budget.tokens ?? Infinity) || state.seconds >= (budget.seconds ?? Infinity);
+}
+
+const CHECKPOINT_ID_BYTES = 12;
+
+async function saveCheckpoint(saving: Saving, state: RunState, how: { best: boolean }): Promise<void> {
+  const { context, config, checkpoints, policy, kind, hashes } = saving;
+  const id = `ckpt_${randomBytes(CHECKPOINT_ID_BYTES).toString("hex")}`;
+  const directory = await checkpoints.save(id, { training: policy.training, state, reference: saving.reference() });
+  const weightsHash =
+    kind === "full" ? (await openCheckpoint(directory)).weightsHash : (await openAdapter(directory, null)).hash;
+  await context.checkpoint({
+    id,
+    step: state.step + saving.offset(),
+    kind,
+    artifact: `checkpoints/${id}`,
+    weightsHash,
+    config: {
+      method: config.method,
+      model: config.model,
+      config_hash: context.job.configHash,
+      phase: state.phase,
+      ...hashes,
+    },
+    isBest: how.best,
+  });
+  await prune(saving);
+}
+
+/** Keeps the last few and the best one. */
+async function prune({ deps, context, config, checkpoints }: Saving): Promise<void> {
+  const { rows } = await deps.queue.listCheckpoints({ jobId: context.job.id, limit: 100, order: "desc" });
+  const old = rows.slice(config.hyperparameters.save_total_limit).filter(({ isBest }) => !isBest);
+  for (const { id } of old) {
+    await deps.queue.removeCheckpoint(id);
+    await checkpoints.remove(checkpoints.directoryOf(id));
+  }
+}
+
+/** A run that goes on must go on with what it began with. */
+function requireSame({ config }: CheckpointRecord, now: { dataset: string; weights: string }): void {
+  const then = config as { dataset: string; weights: string };
+  const changed = then.dataset !== now.dataset ? "dataset" : then.weights !== now.weights ? "model" : null;
+  if (changed) {
+    throw fail(
+      "conflict",
+      `the ${changed} has changed since this job began, so it cannot go on; fork its last checkpoint instead`,
+    );
+  }
+}
