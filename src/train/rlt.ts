@@ -107,7 +107,12 @@ export async function rlt(run: RltRun, state: RunState): Promise<Stopped | null>
 }
 
 /** Explanations of each question with their rewards, and the advantage of each in its group. */
-async function sampled(run: RltRun, questions: readonly QuestionRow[], seed: number, time: Phases): Promise<Sample[]> {
+async function sampled(
+  run: Pick<RltRun, "policy" | "hyperparameters" | "deps" | "rewards" | "signal">,
+  questions: readonly QuestionRow[],
+  seed: number,
+  time: Phases,
+): Promise<Sample[]> {
   const { policy, hyperparameters: h, deps, signal } = run;
   const current = await time("sampling", () => policy.current());
   const groups = await time("sampling", () =>
@@ -167,7 +172,7 @@ async function withReference(run: RltRun, samples: readonly Sample[]): Promise<T
 }
 
 /** Mean reward of held-out questions; the same draws every time, so that two evaluations differ by the weights alone. */
-async function evaluate(run: RltRun): Promise<number> {
+export async function evaluate(run: Omit<RltRun, "report" | "reference" | "pull" | "rows">): Promise<number> {
   const samples = await sampled(run, run.heldOut, derivedSeed(run.seed, EVALUATION), (_, work) => work());
   return mean(samples.map(({ rewarded }) => rewarded.reward));
 }
