@@ -9,6 +9,7 @@ import { klBound, solutionBound } from "./error-bound.ts";
 import type { StudentFormat, TeacherFormat } from "./formats.ts";
 import { type Estimator, k1 } from "./kl.ts";
 import { THOUGHT, teacherText } from "./prompts.ts";
+import { readSampled } from "./read-sampled.ts";
 import { type Asking, askingOf, readByStudent, type ScoringModel, scoreSpan, side } from "./reading.ts";
 import {
   type Coefficients,
@@ -81,7 +82,10 @@ export async function scoreExplanation(
     ? [...controlTokens(student.text), ...controlTokens(teacher.text)]
     : controlTokens(student.text);
   const format = judgeFormat(parsed, student.format, controls, options.parity);
-  const read = await readByStudent(student, input.question, input.solution, parsed.thought);
+  const sameTokens = input.sampled && student.text.tokenizerHash === teacher?.text.tokenizerHash;
+  const read = sameTokens
+    ? await readSampled(student, input.question, input.solution, parsed.thought, input.sampled!.ids)
+    : await readByStudent(student, input.question, input.solution, parsed.thought);
   const written =
     teacher && parsed.thought !== "" && !input.sampled
       ? await side(teacher, teacherText(teacher.format, input.question, input.solution, parsed.thought), THOUGHT)

@@ -167,6 +167,30 @@ describe("what the teacher sampled itself", () => {
     expect(score).toMatchObject({ tokensFrom: "ids", warnings: [], errorBound: null });
   });
 
+  test("a student with the same tokenizer reads the very ids that were drawn", async () => {
+    // Written, "hello" would be he|llo.
+    const own = [...bytes("he"), 257];
+    const sampled = drawn([...own, ...bytes("]")]);
+    const teacher = teacherOf(words, telling, never);
+    const score = await scoreExplanation(studentOf(words), teacher, { ...input("hello"), sampled }, options);
+    const ids = [...bytes("q?\n["), ...own, ...bytes("]5")];
+    const at = (i: number): number => fakeLogprobs(ids.slice(0, i), options.temperature, VOCAB)[ids[i]!]!;
+    const values = own.map((_, i) => -(i + 1) - at(4 + i));
+    expect(score.kl?.mean).toBeCloseTo(values.reduce((a, b) => a + b, 0) / own.length, 6);
+    expect(score.kl?.max).toBeCloseTo(Math.max(...values), 6);
+    expect(score.solution.logprob_mean).toBeCloseTo(at(ids.length - 1), 6);
+    expect(score.tokens?.thought.map(({ id }) => id)).toEqual(own);
+  });
+
+  test("ids that do not write the explanation alone are read as its text", async () => {
+    const joined = wordText(["o]", "he"]);
+    const sampled = drawn([...bytes("hell"), 256]);
+    const teacher = teacherOf(joined, telling, never);
+    const score = await scoreExplanation(studentOf(joined), teacher, { ...input("hello"), sampled }, options);
+    // The student's own tokens: he|l|l, and the last letter merged with its tag.
+    expect(score.tokens?.thought.map(({ text }) => text)).toEqual(["he", "l", "l"]);
+  });
+
   test("a token that completes the thought and begins the tag belongs to neither", async () => {
     const joined = wordText(["o]"]);
     const sampled = drawn([...bytes("hell"), 256]);
