@@ -1,0 +1,163 @@
+import { readdir, readFile } from "node:fs/promises";
+import path from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { readSafetensorsHeader } from "../../src/model/safetensors.ts";
+import { readTensor } from "../../src/model/tensor-data.ts";
+import { runTraining } from "../../src/train/handler.ts";
+import { datasetOf, type Lab, LORA, openLab, rltConfig, sftConfig, startRun, tasks } from "./fixture.ts";
+
+let lab: Lab;
+beforeAll(async () => {
+  lab = await openLab();
+});
+afterAll(() => lab?.close());
+beforeEach(() => {
+  lab.checkpoints.length = 0;
+  lab.published.length = 0;
+});
+
+const run = async (started: ReturnType<typeof startRun>) => runTraining(lab.deps, started.context);
+const folderOf = (id: string): string => path.join(lab.deps.artifacts, "checkpoints", id);
+
+async function weightsOf(id: string): Promise<Record<string, number[]>> {
+  const directory = folderOf(id);
+  const name = (await readdir(directory)).find((file) => /^(adapter_)?model\.safetensors$/.test(file))!;
+  const { tensors } = await readSafetensorsHeader(path.join(directory, name), name);
+  const entries = [...tensors].map(async ([tensor, at]) => [tensor, Array.from(await readTensor(at))] as const);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+describe("rlt", () => {
+  test("runs to its end: metrics with TRL's names, samples, checkpoints, a new version", async () => {
+    const job = startRun(lab, rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2 } }));
+    const { outcome, result } = await run(job);
+    expect(outcome).toBe("succeeded");
+    expect(result).toMatchObject({ step: 4, teacher: "mini@2", checkpoint: expect.stringMatching(/^ckpt_/) });
+    expect([...job.metrics.keys()]).toEqual([1, 2, 3, 4]);
+    const names = Object.keys(job.metrics.get(1)!);
+    for (const name of [
+      "reward",
+      "reward_std",
+      "frac_reward_zero_std",
+      "kl",
+      "entropy",
+      "completions/mean_length",
+      "completions/clipped_ratio",
+      "grad_norm",
+      "num_tokens",
+      "sampling/sampling_logp_difference/mean",
+      "rewards/student/mean",
+      "rlt/format_failures",
+    ]) {
+      expect(names).toContain(name);
+    }
+    // The same weights sample and learn, so their log-probs agree; and the first step's reference is the policy.
+    expect(job.metrics.get(1)!["sampling/sampling_logp_difference/max"]).toBeLessThan(1e-4);
+    expect(job.metrics.get(1)!.kl).toBeLessThan(1e-6);
+    expect(job.metrics.get(4)!.kl).toBeGreaterThan(0);
+    expect(job.events.filter(({ type }) => type === "job.sample").length).toBe(8);
+    expect(job.progress.at(-1)).toMatchObject({ step: 4, total_steps: 4, percent: 100 });
+    const lines = (await readFile(path.join(lab.deps.artifacts, "jobs", "tjob_1", "metrics.jsonl"), "utf8"))
+      .trim()
+      .split("\n");
+    expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([1, 2, 3, 4]);
+    expect(await readdir(lab.deps.scratch)).toEqual([]);
+  });
+
+  test.each([
+    ["an adapter", rltConfig({ warmup: sftConfig({}, 3).hyperparameters })],
+    ["all parameters", rltConfig({ lora: null, warmup: sftConfig({}, 3).hyperparameters })],
+  ])("%s: interrupted at any step, it ends with the same numbers and the same weights", async (_, config) => {
+    const whole = startRun(lab, config, "tjob_whole");
+    await run(whole);
+    const metrics = new Map<number, unknown>();
+    let aborted = 0;
+    for (let attempt = 0; attempt < 10; attempt++) {
+      const part = startRun(lab, config, "tjob_parts", (step, self) => {
+        // After the step's metrics and before its checkpoint: what a kill there leaves behind.
+        if (attempt < 3 && step === [2, 4, 6][attempt]) self.abort();
+      });
+      const ended = await run(part).catch((error: { code: string }) => error.code);
+      for (const [step, values] of part.metrics) metrics.set(step, values);
+      if (typeof ended !== "string") break;
+      expect(ended).toBe("interrupted");
+      aborted++;
+    }
+    expect(aborted).toBe(3);
+    expect(Object.fromEntries(metrics)).toEqual(Object.fromEntries(whole.metrics));
+    const last = (job: string): string => lab.checkpoints.filter(({ jobId }) => jobId === job).at(-1)!.id;
+    expect(await weightsOf(last("tjob_parts"))).toEqual(await weightsOf(last("tjob_whole")));
+  });
+
+  test("a pause keeps a checkpoint, and what is resumed goes on from it", async () => {
+    const first = startRun(lab, rltConfig(), "tjob_pause", (step, self) => step === 1 && self.ask("pause"));
+    expect(await run(first)).toMatchObject({ outcome: "paused" });
+    expect(lab.checkpoints.map(({ step }) => step)).toEqual([1]);
+    const second = startRun(lab, rltConfig(), "tjob_pause");
+    expect(await run(second)).toMatchObject({ outcome: "succeeded" });
+    expect([...second.metrics.keys()]).toEqual([2, 3, 4]);
+  });
+
+  test("cancelled or out of budget, it keeps the last checkpoint", async () => {
+    const cancelled = startRun(lab, rltConfig(), "tjob_cancel", (step, self) => step === 2 && self.ask("cancel"));
+    expect(await run(cancelled)).toMatchObject({ outcome: "cancelled", result: { step: 2 } });
+    const spent = startRun(lab, rltConfig({ budget: { tokens: 1, seconds: null } }), "tjob_budget");
+    expect(await run(spent)).toMatchObject({ outcome: "budget", result: { step: 1, teacher: "mini@2" } });
+  });
+
+  test("old checkpoints go, the best and the last few stay", async () => {
+    const config = rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2 } }, 5);
+    Object.assign(config.hyperparameters, { save_steps: 1, save_total_limit: 2, eval_steps: 1 });
+    await run(startRun(lab, config, "tjob_prune"));
+    const kept = lab.checkpoints.filter(({ deletedAt }) => !deletedAt);
+    expect(kept.filter(({ isBest }) => !isBest).length).toBeLessThanOrEqual(2);
+    expect(lab.checkpoints.some(({ isBest }) => isBest)).toBe(true);
+    for (const { id, deletedAt } of lab.checkpoints) {
+      expect((await readdir(path.join(lab.deps.artifacts, "checkpoints"))).includes(id)).toBe(deletedAt === null);
+    }
+  });
+
+  test("it goes on only with what it began with", async () => {
+    await run(startRun(lab, rltConfig(), "tjob_changed", (step, self) => step === 2 && self.ask("pause")));
+    const changed = { ...lab, deps: { ...lab.deps, dataset: async () => datasetOf(tasks(60), "sha256:other") } };
+    const again = startRun(changed, rltConfig(), "tjob_changed");
+    await expect(runTraining(changed.deps, again.context)).rejects.toMatchObject({
+      code: "conflict",
+      message: expect.stringMatching(/dataset has changed/),
+    });
+  });
+});
+
+describe("sft", () => {
+  test("the loss falls, held-out rows are judged, early stop ends it", async () => {
+    const config = sftConfig({ eval: { dataset: null, held_out: 0.2, rows: 8 } }, 60);
+    Object.assign(config.hyperparameters, { eval_steps: 5, save_steps: 20, learning_rate: 1e-2 });
+    const job = startRun(lab, config, "tjob_sft");
+    expect(await run(job)).toMatchObject({ outcome: "succeeded" });
+    expect(job.metrics.get(60)!.loss!).toBeLessThan(0.7 * job.metrics.get(1)!.loss!);
+    expect(job.metrics.get(60)!.eval_loss!).toBeLessThan(0.8 * job.metrics.get(5)!.eval_loss!);
+    const hopeless = sftConfig({ eval: { dataset: null, held_out: 0.2, rows: 8 }, lora: LORA }, 30);
+    Object.assign(hopeless.hyperparameters, { learning_rate: 0, eval_steps: 1, early_stopping_patience: 3 });
+    const stopped = startRun(lab, hopeless, "tjob_early");
+    expect(await run(stopped)).toMatchObject({ outcome: "succeeded", result: { step: 4, stopped_early: true } });
+  });
+
+  test("a row without an explanation is named", async () => {
+    const rows = tasks(20);
+    delete rows[7]!.reasoning_trace;
+    const lacking = { ...lab.deps, dataset: async () => datasetOf(rows) };
+    const job = startRun(lab, sftConfig(), "tjob_lacking");
+    await expect(runTraining(lacking, job.context)).rejects.toMatchObject({
+      message: expect.stringMatching(/row 8 has no reasoning_trace/),
+    });
+  });
+
+  test("a loss that is no number fails the job and leaves the last good checkpoint", async () => {
+    const config = sftConfig({}, 6);
+    config.hyperparameters.learning_rate = 1e30;
+    config.hyperparameters.max_grad_norm = 0;
+    config.hyperparameters.warmup_ratio = 0.9;
+    const job = startRun(lab, config, "tjob_nan");
+    await expect(run(job)).rejects.toMatchObject({ code: "loss_not_finite" });
+  });
+});
