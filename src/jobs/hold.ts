@@ -3,7 +3,7 @@
  * the database must have stopped before the lease runs out there and another may claim the job, so it measures for
  * itself how long it has not got through, from the moment it asked (the database's lease began later).
  */
-import { STOP_SHARE, LeaseLost } from "./lease.ts";
+import { LeaseLost, STOP_SHARE } from "./lease.ts";
 import type { HeldJobs } from "./queue.ts";
 import type { JobRecord, Lease, Wanted } from "./records.ts";
 

@@ -22,6 +22,7 @@ import { checkLength, type ExampleRow, studentRow, teacherRow } from "./rows.ts"
 import { type Clock, FRESH, type RunReport, type RunState, type Stopped } from "./run.ts";
 import { derivedSeed } from "./seeds.ts";
 import { sft } from "./sft.ts";
+import { openEventsFile } from "./tensorboard.ts";
 
 /** A registered model with its files, held in memory until `release`. */
 export interface ModelInUse {
@@ -339,11 +340,14 @@ interface Saving {
 
 async function createReport(saving: Saving, fromStep: number): Promise<RunReport> {
   const { deps, context, config } = saving;
-  const file = await openMetricsFile(path.join(deps.artifacts, "jobs", context.job.id, "metrics.jsonl"), fromStep);
+  const folder = path.join(deps.artifacts, "jobs", context.job.id);
+  const file = await openMetricsFile(path.join(folder, "metrics.jsonl"), fromStep);
+  const board = await openEventsFile(folder, fromStep, () => Date.now() / 1000);
   return {
     async metrics(step, values) {
       await context.metrics(step + saving.offset(), values);
       await file.append(step + saving.offset(), values);
+      await board.append(step + saving.offset(), values);
     },
     sample: (sample) => context.event("job.sample", sample),
     progress: (state) => context.progress(progressOf(state, saving)),

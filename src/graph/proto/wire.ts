@@ -1,8 +1,9 @@
-/** Protocol buffers, writing side: only the field kinds that onnx.proto uses. */
+/** Protocol buffers, writing side: only the field kinds that our messages use (onnx.proto, TensorBoard's event.proto). */
 export interface Writer {
   /** varint: int32, int64, enum. Negative numbers take ten bytes, as the format demands. */
   int(field: number, value: number): void;
   float(field: number, value: number): void;
+  double(field: number, value: number): void;
   bytes(field: number, value: Uint8Array): void;
   string(field: number, value: string): void;
   message(field: number, write: (writer: Writer) => void): void;
@@ -10,6 +11,7 @@ export interface Writer {
 }
 
 const VARINT = 0;
+const FIXED64 = 1;
 const LENGTH_DELIMITED = 2;
 const FIXED32 = 5;
 /** Most messages are nodes of about this size; graphs grow by doubling. */
@@ -49,6 +51,12 @@ export function createWriter(): Writer {
       room(4);
       new DataView(buffer.buffer).setFloat32(length, value, true);
       length += 4;
+    },
+    double(field, value) {
+      tag(field, FIXED64);
+      room(8);
+      new DataView(buffer.buffer).setFloat64(length, value, true);
+      length += 8;
     },
     bytes(field, value) {
       tag(field, LENGTH_DELIMITED);
