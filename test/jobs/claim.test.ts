@@ -1,9 +1,9 @@
 import { eq } from "drizzle-orm";
 import { afterEach, beforeAll, expect, test } from "vitest";
+import { openPostgres } from "../../src/db/postgres.ts";
+import { jobs } from "../../src/db/schema/jobs.ts";
 import { createJobQueue, type JobQueue } from "../../src/jobs/queue.ts";
 import type { JobRecord } from "../../src/jobs/records.ts";
-import { jobs } from "../../src/db/schema/jobs.ts";
-import { openPostgres } from "../../src/db/postgres.ts";
 import { describeDatabases, describePostgres, SILENT } from "../db/databases.ts";
 import { allEvents, empty, leaseOf, newJob, outline, take } from "./fixtures.ts";
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, beforeAll, expect, test } from "vitest";
-import { createJobQueue, type JobQueue } from "../../src/jobs/queue.ts";
 import { LeaseLost } from "../../src/jobs/lease.ts";
+import { createJobQueue, type JobQueue } from "../../src/jobs/queue.ts";
 import type { Lease } from "../../src/jobs/records.ts";
 import { MAX_CRASHES } from "../../src/jobs/requeue.ts";
 import { describeDatabases } from "../db/databases.ts";

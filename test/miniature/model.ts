@@ -3,9 +3,8 @@ import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import type { ModelConfig } from "../../src/model/checkpoint.ts";
 import { parseConfig } from "../../src/model/config.ts";
+import { initialWeights } from "../../src/model/initialise.ts";
 import { type TensorToWrite, writeSafetensors } from "../../src/model/safetensors-write.ts";
-import { expectedTensors } from "../../src/model/tensors.ts";
-import { randomFrom } from "../bench/random.ts";
 import { END_ID, PAD_ID, VOCABULARY, writeTokenizer } from "./vocabulary.ts";
 
 /** What config.json holds. */
@@ -56,30 +55,10 @@ export function modelConfig(config: ConfigFile): ModelConfig {
   return parseConfig({ ...config }).config;
 }
 
-/** Of GPT-2: normal with this deviation, everywhere but in the projections that write to the residual stream. */
-const DEVIATION = 0.02;
-
-/**
- * Weights to begin training with: normal, smaller by sqrt(2 · layers) where they add to the residual stream (two such
- * sums per layer: its variance stays that of one); norms 1, biases 0.
- */
+/** Drawn by the project's own code for trainings from scratch. */
 export function randomWeights(config: ModelConfig, seed: number): Weights {
-  const next = normals(randomFrom(seed));
-  const weights = new Map<string, Weight>();
-  for (const [name, shape] of expectedTensors(config)) {
-    const data = new Float32Array(shape.reduce((product, n) => product * n, 1));
-    if (isNorm(name)) data.fill(1);
-    else if (!name.endsWith(".bias")) {
-      const residual = /\.(o_proj|down_proj)\.weight$/.test(name);
-      const deviation = residual ? DEVIATION / Math.sqrt(2 * config.layers) : DEVIATION;
-      for (let i = 0; i < data.length; i++) data[i] = deviation * next();
-    }
-    weights.set(name, { shape, data });
-  }
-  return weights;
+  return new Map([...initialWeights(config, seed)].map(({ name, shape, data }) => [name, { shape, data }]));
 }
-
-const isNorm = (name: string): boolean => /norm\.weight$/.test(name);
 
 /** config.json and the tokenizer's files: a checkpoint but for its weights. */
 export async function writeModelFiles(directory: string, config: ConfigFile): Promise<void> {
@@ -95,21 +74,4 @@ export async function writeModel(directory: string, config: ConfigFile, weights:
     return { name, shape, dtype: "F32", data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
   });
   await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
-}
-
-/** Box–Muller, two at a time. */
-function normals(next: () => number): () => number {
-  let spare: number | undefined;
-  return () => {
-    if (spare !== undefined) {
-      const kept = spare;
-      spare = undefined;
-      return kept;
-    }
-    // 1 − u lies in (0, 1]: its logarithm is finite.
-    const radius = Math.sqrt(-2 * Math.log(1 - next()));
-    const angle = 2 * Math.PI * next();
-    spare = radius * Math.sin(angle);
-    return radius * Math.cos(angle);
-  };
 }

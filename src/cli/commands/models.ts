@@ -14,6 +14,7 @@ Examples:
   $ preceptor models inspect models/SmolLM2-135M-Instruct                 # no server needed
   $ preceptor models inspect model.gguf --json
   $ preceptor models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct          # into the Hugging Face cache
+  $ preceptor models init shapes/small --seed 1 --out models/small        # to be trained from scratch
   $ preceptor models temper models/teacher --temperature 0.7 --out models/teacher-t07
 `;
 
@@ -32,7 +33,7 @@ Files that do not change are hard-linked where the file system can.
 export function addModels(program: Command, context: () => CliContext): void {
   const models = program
     .command("models")
-    .summary("list, inspect, download and temper models")
+    .summary("list, inspect, download, temper and initialise models")
     .addHelpText("after", EXAMPLES);
   models
     .command("list")
@@ -69,6 +70,17 @@ export function addModels(program: Command, context: () => CliContext): void {
     .action(async (directory: string, options: { temperature: number; out: string }) => {
       const { temper } = await import("./models-temper.ts");
       await temper(directory, options, context());
+    });
+  models
+    .command("init <directory>")
+    .description(
+      "Draw the weights of a new model from a seed: takes a folder with config.json and a tokenizer, writes a checkpoint to train from scratch. Needs no server.",
+    )
+    .requiredOption("--out <directory>", "where the checkpoint goes; must not exist")
+    .option("--seed <n>", "decides every weight", number(0, 2 ** 32 - 1), 0)
+    .action(async (directory: string, { out, seed }: { out: string; seed: number }) => {
+      const { initialiseCheckpoint } = await import("../../model/initialise.ts");
+      context().out(`${await initialiseCheckpoint(directory, out, seed)}\n`);
     });
 }
 
