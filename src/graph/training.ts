@@ -31,7 +31,7 @@ export const gradientOf = (parameter: string): string => `grad.${parameter}`;
 /**
  * One micro-batch forward and back: B sequences of S tokens, after P tokens of a prompt where they share one; N = P + B·S.
  *
- * Inputs: `ids` int32 (1, N); `positions` int64 (1, N); `sequences`, `length`, `prompt` int64 (1): B, S, P; per RoPE `cos.<r>`,
+ * Inputs: `ids` int32 (1, N); `positions` int64 (N, 1); `sequences`, `length`, `prompt` int64 (1): B, S, P; per RoPE `cos.<r>`,
  * `sin.<r>`; per window `mask.<w>` (S, P + S) and `prompt_mask.<w>` (P, P); `rows` int64 (M), the rows whose next token
  * carries weight, `targets` int32 (M, 1) those tokens; `weight advantage reference old` (M, 1); `beta lowest highest
  * inverse_temperature` (1, 1); `chunks` int64 (1), which divides M; the trained tensors.
@@ -46,7 +46,8 @@ export function trainingGraph(checkpoint: Checkpoint, options: TrainingGraphOpti
   const weights = createWeights(g, checkpoint, null, lora === null);
   const c: BlockContext = { g, config, weights, lora: lora ?? false };
   const ids = g.input("ids", "int32", [1, "N"]);
-  const positions = g.input("positions", "int64", [1, "N"]);
+  // As N sequences of one: the rotary kernel wants no sequence to be longer than its tables.
+  const positions = g.input("positions", "int64", ["N", 1]);
   const count = (name: string): Value => g.input(name, "int64", [1]);
   const shape = { sequences: count("sequences"), length: count("length") };
   const promptCount = sharedPrompt ? count("prompt") : null;

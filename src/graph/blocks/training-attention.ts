@@ -24,7 +24,7 @@ export function trainingAttention(c: BlockContext, x: Value, layer: number, io: 
   const { g, config } = c;
   const { heads, kvHeads, headDim, attentionScale } = config;
   const group = heads / kvHeads;
-  const { query, key, value } = projected(c, x, layer, io, g.int64s([1, -1, (heads + kvHeads) * headDim]));
+  const { query, key, value } = projected(c, x, layer, io, g.int64s([-1, 1, (heads + kvHeads) * headDim]));
   const one = g.int64s([1]);
 
   /** (B·S, kvHeads·G·D) → (kvHeads, B, S·G, D) */

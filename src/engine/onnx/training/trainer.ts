@@ -76,7 +76,7 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
     const int64 = (value: number): Tensor => tensor("int64", [1], BigInt64Array.of(BigInt(value)));
     const laidOut: Record<string, Tensor> = {
       ids: tensor("int32", [1, N], ids),
-      positions: tensor("int64", [1, N], positions),
+      positions: tensor("int64", [N, 1], positions),
       sequences: int64(members.length),
       length: int64(S),
     };
