@@ -23,6 +23,8 @@ export function transpose(g: GraphBuilder, x: Value, order: readonly number[], n
 }
 
 export function concat(g: GraphBuilder, values: readonly Value[], axis: number): Value {
+  // The kernel would copy it.
+  if (values.length === 1) return values[0]!;
   const y = g.node("Concat", values, { attributes: { axis: int(axis) } });
   if (g.tape && values.some(g.tape.needs)) {
     const sizes = concat(
