@@ -3,13 +3,10 @@ import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import type { EngineModel, Precision } from "../../src/engine/engine.ts";
 import { createOnnxEngine } from "../../src/engine/onnx/engine.ts";
-import { createSession, tensor } from "../../src/engine/onnx/runtime.ts";
-import { createGraph } from "../../src/graph/builder.ts";
-import { matmulTransposed } from "../../src/graph/ops/math.ts";
-import { encodeModel } from "../../src/graph/proto/onnx.ts";
 import type { Checkpoint } from "../../src/model/checkpoint.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
 import { SMOLLM2_135M, writeRandomCheckpoint } from "../engine/random-checkpoint.ts";
+import { matmulRate } from "./matmul-rate.ts";
 import { CANDIDATES, ourFigures, STREAMS, sampleCandidates, scoreCandidates, spearman, streamsRate } from "./ours.ts";
 import { PEER_SHAPES, type PeerFigures, printFigures } from "./peers/figures.ts";
 import { peerGguf } from "./peers/gguf-file.ts";
@@ -157,25 +154,6 @@ function printRatios(ours: PeerFigures, peer: PeerFigures | null, print: (line: 
     `  ${ours.name} / ${peer.name}: one stream ${ratio(ours.oneStream, peer.oneStream)}, ` +
       `group of ${PEER_SHAPES.group} ${ratio(ours.group, peer.group)}${wall}, given text ${ratio(ours.prefill, peer.prefill)}`,
   );
-}
-
-/** FLOP/s of an fp32 product of the size that scoring uses. */
-function matmulRate(threads: number): number {
-  const [m, k, n] = [512, 1024, 4096];
-  const g = createGraph("rate");
-  const x = g.input("x", "float", ["M", k]);
-  const data = Float32Array.from({ length: k * n }, (_, i) => Math.sin(i));
-  g.output(matmulTransposed(g, x, g.constant("float", [n, k], new Uint8Array(data.buffer)), 1, "y"));
-  const session = createSession(encodeModel(g.build()), { threads, device: "cpu" });
-  const feeds = { x: tensor("float32", [m, k], data) };
-  let fastest = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < 20; i++) {
-    const started = performance.now();
-    session.run(feeds, ["y"]);
-    fastest = Math.min(fastest, (performance.now() - started) / 1000);
-  }
-  session.dispose();
-  return (2 * m * k * n) / fastest;
 }
 
 /** Multiplications and additions of the weights; attention over short contexts adds a few per cent. */
