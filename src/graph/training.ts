@@ -17,6 +17,8 @@ export interface TrainingGraphOptions {
   loss: LossName;
   /** Which LoRA matrices are trained; null: every parameter, which are then inputs of the graph under their own names. */
   lora: ReadonlySet<LayerMatrix> | null;
+  /** Frozen weights are inputs too, in float (`WeightSource` "matrices"), instead of being widened on every use. */
+  widened: boolean;
   /** Whether sequences continue a prompt that is computed once. */
   sharedPrompt: boolean;
   /** Keep only what enters each layer, and compute the rest of it again on the way back. */
@@ -34,7 +36,8 @@ export const gradientOf = (parameter: string): string => `grad.${parameter}`;
  * Inputs: `ids` int32 (1, N); `positions` int64 (N, 1); `sequences`, `length`, `prompt` int64 (1): B, S, P; per RoPE `cos.<r>`,
  * `sin.<r>`; per window `mask.<w>` (S, P + S) and `prompt_mask.<w>` (P, P); `rows` int64 (M), the rows whose next token
  * carries weight, `targets` int32 (M, 1) those tokens; `weight advantage reference old` (M, 1); `beta lowest highest
- * inverse_temperature` (1, 1); `chunks` int64 (1), which divides M; the trained tensors.
+ * inverse_temperature` (1, 1); `chunks` int64 (1), which divides M; the trained tensors, and the
+ * frozen ones where `widened`.
  * Outputs: `logprobs`, `loss` (M, 1); `grad.<input>` of everything trained.
  */
 export function trainingGraph(checkpoint: Checkpoint, options: TrainingGraphOptions): GraphData {
@@ -43,7 +46,12 @@ export function trainingGraph(checkpoint: Checkpoint, options: TrainingGraphOpti
   const g = createGraph("training");
   const trained = new Set<string>(lora ? loraNames(config, lora) : Object.keys(checkpoint.tensors));
   if (options.backward) g.tape = createTape(({ name }) => trained.has(name));
-  const weights = createWeights(g, checkpoint, null, lora === null);
+  const weights = createWeights(
+    g,
+    checkpoint,
+    null,
+    lora === null ? "tensors" : options.widened ? "matrices" : "files",
+  );
   const c: BlockContext = { g, config, weights, lora: lora ?? false };
   const ids = g.input("ids", "int32", [1, "N"]);
   // As N sequences of one: the rotary kernel wants no sequence to be longer than its tables.

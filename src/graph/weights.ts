@@ -26,19 +26,24 @@ const ELEMENT: Partial<Record<TensorLocation["dtype"], ElementType>> = {
   BF16: "bfloat16",
 };
 
-/** `fed`: tensors are inputs of the graph, in float, because they are trained; otherwise they stay in their files. */
+/**
+ * Where weights come from. `files`: they stay there. `tensors`: each is an input of the graph, in float, because it is
+ * trained. `matrices`: frozen ones that the caller holds in float; a stacked matrix is one input, under its own name.
+ */
+export type WeightSource = "files" | "tensors" | "matrices";
+
 export function createWeights(
   g: GraphBuilder,
   checkpoint: Pick<Checkpoint, "tensors">,
   packed: ReadonlyMap<string, PackedMatrix> | null,
-  fed = false,
+  source: WeightSource = "files",
 ): Weights {
   const widened = new Map<string, Value>();
 
   function stored(name: string): Value {
     const tensor = checkpoint.tensors[name];
     if (!tensor) throw fail("invalid_checkpoint", `the checkpoint has no tensor ${name}`);
-    if (fed) return g.input(name, "float", tensor.shape);
+    if (source !== "files") return g.input(name, "float", tensor.shape);
     const type = ELEMENT[tensor.dtype];
     if (!type) throw fail("unsupported_checkpoint", `tensor ${name} is ${tensor.dtype}; use F32, F16 or BF16 weights`);
     const location = externalLocation(tensor.path);
@@ -59,7 +64,10 @@ export function createWeights(
   }
 
   function product(x: Value, matrix: Matrix, output?: string): Value {
-    if (g.tape && !fed) return frozenProduct(x, matrix);
+    if (source === "matrices" && matrix.parts.length > 1) {
+      return matmulTransposed(g, x, g.input(matrix.name, "float", [matrix.rows, matrix.columns]));
+    }
+    if (g.tape && source === "files") return frozenProduct(x, matrix);
     const known = packed?.get(matrix.name);
     if (!known) return matmulTransposed(g, x, stacked(matrix.parts), 1, output);
     const external = (part: string, { type, dims, data }: PackedTensor): Value =>

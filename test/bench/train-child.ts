@@ -6,9 +6,10 @@ import { once } from "node:events";
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import type { TrainingSequence } from "../../src/engine/engine.ts";
 import { initialLora } from "../../src/engine/onnx/training/lora.ts";
-import { planMemory } from "../../src/engine/onnx/training/memory.ts";
+import { defaultBudget, planMemory } from "../../src/engine/onnx/training/memory.ts";
 import { loraParameters, type ParameterSet } from "../../src/engine/onnx/training/parameters.ts";
 import { createTrainer } from "../../src/engine/onnx/training/trainer.ts";
+import { wantsWidened, widenedBytes, widenedFeeds } from "../../src/engine/onnx/training/widened.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
 import { linearShapes } from "../../src/model/tensors.ts";
 import { spawnWorker } from "../../src/thread/spawn.ts";
@@ -58,10 +59,13 @@ async function measure({ directory, threads, run }: TrainSettings): Promise<unkn
     feeds: () => watches.feeds.time(() => plain.feeds()),
     add: (outputs) => watches.gradients.time(() => plain.add(outputs)),
   };
+  const budget = defaultBudget();
+  const widened = wantsWidened(checkpoint, budget, "cpu") ? await widenedFeeds(checkpoint) : null;
   const trainer = createTrainer({
     checkpoint,
     parameters,
-    memory: planMemory(config),
+    widened,
+    memory: planMemory(config, widened ? budget - widenedBytes(checkpoint) : budget),
     options: { threads, device: "cpu", turn: watches.native.time },
   });
   const sequences = sequencesOf(run);

@@ -3,6 +3,7 @@ import { adapterLora } from "../../../src/engine/onnx/training/lora.ts";
 import { type MemoryPlan, planMemory } from "../../../src/engine/onnx/training/memory.ts";
 import { fullParameters, loraParameters } from "../../../src/engine/onnx/training/parameters.ts";
 import { createTrainer, type Trainer } from "../../../src/engine/onnx/training/trainer.ts";
+import { widenedFeeds } from "../../../src/engine/onnx/training/widened.ts";
 import { openAdapter } from "../../../src/model/adapter.ts";
 import { openCheckpoint } from "../../../src/model/open.ts";
 import { readTensor } from "../../../src/model/tensor-data.ts";
@@ -49,16 +50,21 @@ export function sequencesOf(golden: TrainGolden): TrainingSequence[] {
   }));
 }
 
-export async function openTrainer(name: string, how: "lora" | "full", memory?: MemoryPlan): Promise<Trainer> {
+export async function openTrainer(
+  name: string,
+  how: "lora" | "widened" | "full",
+  memory?: MemoryPlan,
+): Promise<Trainer> {
   const directory = goldenDirectory(name);
   const checkpoint = await openCheckpoint(directory);
   const { config } = checkpoint;
   const parameters =
-    how === "lora"
+    how !== "full"
       ? loraParameters(config, await adapterLora(await openAdapter(`${directory}/adapter`, checkpoint)))
       : fullParameters(checkpoint, await allTensors(checkpoint.tensors));
   const options = { threads: 2, device: "cpu" };
-  return createTrainer({ checkpoint, parameters, memory: memory ?? planMemory(config), options });
+  const widened = how === "widened" ? await widenedFeeds(checkpoint) : null;
+  return createTrainer({ checkpoint, parameters, memory: memory ?? planMemory(config), options, widened });
 }
 
 async function allTensors(

@@ -58,8 +58,8 @@ describe.each(FAMILIES)("%s", (name) => {
     expect(await worstGradient("grad.full")).toBeLessThan(GRADIENT_TOLERANCE);
   });
 
-  test("three AdamW steps", async () => {
-    trainer = await openTrainer(name, "lora");
+  test.each(["lora", "widened"] as const)("three AdamW steps, frozen weights: %s", async (how) => {
+    trainer = await openTrainer(name, how);
     const { lr, betas, eps, weight_decay: weightDecay, clip, losses, grad_norms: norms } = golden.adamw;
     for (const [step, norm] of norms.entries()) {
       const { loss } = await trainer.forwardBackward(sequencesOf(golden), { loss: "cross_entropy" });

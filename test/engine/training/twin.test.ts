@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from "vitest";
 import type { TrainingSequence } from "../../../src/engine/engine.ts";
+import { createRopeTable } from "../../../src/engine/onnx/rope.ts";
 import type { MemoryPlan } from "../../../src/engine/onnx/training/memory.ts";
 import type { Trainer } from "../../../src/engine/onnx/training/trainer.ts";
 import { farthest } from "../fixture.ts";
@@ -16,7 +17,7 @@ const trainers: Trainer[] = [];
 afterEach(() => {
   for (const trainer of trainers.splice(0)) trainer.dispose();
 });
-async function open(how: "lora" | "full", memory: MemoryPlan, name = "qwen3"): Promise<Trainer> {
+async function open(how: "lora" | "widened" | "full", memory: MemoryPlan, name = "qwen3"): Promise<Trainer> {
   const trainer = await openTrainer(name, how, memory);
   trainers.push(trainer);
   return trainer;
@@ -67,7 +68,7 @@ async function group(): Promise<TrainingSequence[]> {
   return [...samples.slice(0, 2), short!, ...samples.slice(2), { ...long!, ids: long!.ids.toReversed() }];
 }
 
-describe.each(["lora", "full"] as const)("%s", (how) => {
+describe.each(["lora", "widened", "full"] as const)("%s", (how) => {
   test("a group with its prompt computed once equals its sequences one by one", async () => {
     const sequences = await group();
     const together = await open(how, plan({}));
@@ -107,6 +108,21 @@ test("windows are masked behind a shared prompt too", async () => {
   const expected = await oneByOne(await open("lora", plan({}), "gemma3"), sequences);
   expect(Math.abs(loss - expected.loss)).toBeLessThan(1e-5);
   expect(worst(copied(together), expected.gradients)).toBeLessThan(TOLERANCE);
+});
+
+test("a micro-batch may have more rows than the rotary tables", async () => {
+  const [long] = sequencesOf(await readTrain("qwen3"));
+  const sequences = Array.from({ length: 24 }, (_, i) => {
+    const ids = Int32Array.from([...long!.ids.subarray(0, 40), 3 + i, ...long!.ids.subarray(50, 97)]);
+    return { ids, weights: Float32Array.from(ids, (__, t) => (t >= 40 ? 1 : 0)) };
+  });
+  const rows: number[] = [];
+  const together = await open("lora", plan({ fits: (shape) => rows.push(shape.rows) > 0 }));
+  const { loss } = await together.forwardBackward(sequences, CE);
+  expect(Math.max(...rows)).toBeGreaterThan(createRopeTable({ inverseFrequencies: new Float32Array(8) }).upTo(88).rows);
+  const cut = await open("lora", plan({ fits: ({ rows: count }) => count < 500 }));
+  expect(loss).toBeCloseTo((await cut.forwardBackward(sequences, CE)).loss, 5);
+  expect(worst(copied(together), copied(cut))).toBeLessThan(TOLERANCE);
 });
 
 test("gradients add up over calls until a step uses them", async () => {

@@ -21,7 +21,7 @@ export function adamw(parameters: readonly Parameter[], options: OptimStep, step
   const scale = clip === null ? 1 : Math.min(1, clip / (norm + CLIP_EPSILON));
   const [beta1, beta2] = betas;
   const stepSize = learningRate / (1 - beta1 ** step);
-  const correction = Math.sqrt(1 - beta2 ** step);
+  const correction = 1 / Math.sqrt(1 - beta2 ** step);
   const kept = 1 - learningRate * weightDecay;
   for (const { values, gradient, mean, square } of parameters) {
     for (let i = 0; i < values.length; i++) {
@@ -30,7 +30,7 @@ export function adamw(parameters: readonly Parameter[], options: OptimStep, step
       const v = beta2 * square[i]! + (1 - beta2) * g * g;
       mean[i] = m;
       square[i] = v;
-      values[i] = values[i]! * kept - (stepSize * m) / (Math.sqrt(v) / correction + eps);
+      values[i] = values[i]! * kept - (stepSize * m) / (Math.sqrt(v) * correction + eps);
     }
     gradient.fill(0);
   }

@@ -39,8 +39,11 @@ export interface MemoryPlan {
   recompute(shape: BatchShape): boolean;
 }
 
+/** Bytes for the values of one micro-batch. */
+export const defaultBudget = (): number => MEMORY_SHARE * totalmem();
+
 /** `budget` in bytes. A batch that does not fit even when recomputed is still run if it is a single sequence. */
-export function planMemory(config: ModelConfig, budget = MEMORY_SHARE * totalmem()): MemoryPlan {
+export function planMemory(config: ModelConfig, budget = defaultBudget()): MemoryPlan {
   return {
     fits: (shape) => shape.rows <= MAX_ROWS && runBytes(config, shape, true) <= budget,
     recompute: (shape) => runBytes(config, shape, false) > budget,

@@ -3,7 +3,7 @@ import { loraInput } from "../../../graph/blocks/context.ts";
 import type { LayerMatrix } from "../../../graph/matrices.ts";
 import { gradientOf } from "../../../graph/training.ts";
 import type { Checkpoint, ModelConfig } from "../../../model/checkpoint.ts";
-import { type LoraUpdates, loraFeeds, loraStacks } from "../lora-feeds.ts";
+import { type LoraPart, type LoraUpdates, loraFeeds, loraStacks } from "../lora-feeds.ts";
 import { type Tensor, type TensorData, tensor } from "../runtime.ts";
 
 export interface Parameter {
@@ -72,12 +72,23 @@ export function loraParameters(config: ModelConfig, updates: LoraUpdates): Param
       }),
   );
   const inputs = stacks.flatMap(({ layer, kind }) => [loraInput("a", layer, kind), loraInput("b", layer, kind)]);
+  /** Zero outside the blocks, which are written anew when values have changed. */
+  const fed = loraFeeds(config, updates);
+  const feeds = Object.fromEntries(inputs.map((name) => [name, fed[name]!]));
   return {
     list: pairs.flatMap(({ a, b }) => [a, b]),
     lora: new Set(stacks.map(({ kind }) => kind)),
-    feeds: () => {
-      const all = loraFeeds(config, updates);
-      return Object.fromEntries(inputs.map((name) => [name, all[name]!]));
+    feeds() {
+      for (const { stack, part, scale, a, b } of pairs) {
+        const { layer, kind, matrix, rank } = stack;
+        const stackedA = feeds[loraInput("a", layer, kind)]!.data as Float32Array;
+        stackedA.set(a.values, part.column * matrix.columns);
+        const stackedB = feeds[loraInput("b", layer, kind)]!.data as Float32Array;
+        eachOfBlock(part, rank, (from, to) => {
+          stackedB[to] = b.values[from]! * scale;
+        });
+      }
+      return feeds;
     },
     outputs: inputs.map(gradientOf),
     add(outputs) {
@@ -87,12 +98,18 @@ export function loraParameters(config: ModelConfig, updates: LoraUpdates): Param
         const start = part.column * matrix.columns;
         addTo(a.gradient, dA.subarray(start, start + a.gradient.length));
         const dB = outputs[gradientOf(loraInput("b", layer, kind))] as Float32Array;
-        for (let r = 0; r < part.rows; r++) {
-          for (let k = 0; k < part.rank; k++) {
-            b.gradient[r * part.rank + k]! += scale * dB[(part.row + r) * stack.rank + part.column + k]!;
-          }
-        }
+        eachOfBlock(part, stack.rank, (own, stacked) => {
+          b.gradient[own]! += scale * dB[stacked]!;
+        });
       }
     },
   };
+}
+
+/** Every number of a part's B, (rows, its rank): where it lies there, and where in the stack, (rows, `rank`). */
+function eachOfBlock(part: LoraPart, rank: number, visit: (own: number, stacked: number) => void): void {
+  for (let r = 0, own = 0; r < part.rows; r++) {
+    const start = (part.row + r) * rank + part.column;
+    for (let k = 0; k < part.rank; k++) visit(own++, start + k);
+  }
 }

@@ -39,9 +39,11 @@ export interface TrainerDeps {
   parameters: ParameterSet;
   memory: MemoryPlan;
   options: SessionOptions;
+  /** Frozen weights in float (widened.ts); null: they are read from their files. */
+  widened?: Readonly<Record<string, Tensor>> | null;
 }
 
-export function createTrainer({ checkpoint, parameters, memory, options }: TrainerDeps): Trainer {
+export function createTrainer({ checkpoint, parameters, memory, options, widened = null }: TrainerDeps): Trainer {
   const { config } = checkpoint;
   const sessions = new Map<string, Session>();
   const ropes = config.ropes.map(createRopeTable);
@@ -52,7 +54,8 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
   /** Opened when first needed; frozen weights are mapped, so another session costs its graph only. */
   function session(how: { loss: LossName; sharedPrompt: boolean; recompute: boolean; backward: boolean }): Session {
     const key = JSON.stringify(how);
-    const graph = (): Uint8Array => encodeModel(trainingGraph(checkpoint, { ...how, lora: parameters.lora }));
+    const graph = (): Uint8Array =>
+      encodeModel(trainingGraph(checkpoint, { ...how, lora: parameters.lora, widened: widened !== null }));
     const known = sessions.get(key) ?? createSession(graph(), { ...options, plain: true });
     sessions.set(key, known);
     return known;
@@ -158,7 +161,7 @@ export function createTrainer({ checkpoint, parameters, memory, options }: Train
         recompute: backward && memory.recompute(shape),
         backward,
       };
-      const inputs = { ...feeds, ...layout(sequences, batch), ...headFeeds(rows, batch, lossConfig) };
+      const inputs = { ...widened, ...feeds, ...layout(sequences, batch), ...headFeeds(rows, batch, lossConfig) };
       const outputs = session(how).run(inputs, ["logprobs", "loss", ...(backward ? parameters.outputs : [])]);
       let m = 0;
       let sum = 0;

@@ -8,10 +8,11 @@ import { createComputeGuard } from "../exit-guard.ts";
 import { takeTurns } from "../turns.ts";
 import { restoreTrained, saveTrained, type TrainedFiles } from "./files.ts";
 import { adapterLora, initialLora } from "./lora.ts";
-import { planMemory } from "./memory.ts";
+import { defaultBudget, planMemory } from "./memory.ts";
 import { fullParameters, loraParameters, type ParameterSet } from "./parameters.ts";
 import type { OpenTraining, SaveMessage, TrainMessage } from "./protocol.ts";
 import { createTrainer, type Trainer } from "./trainer.ts";
+import { wantsWidened, widenedBytes, widenedFeeds } from "./widened.ts";
 
 /** The thread that owns weights that learn: parameters, gradients, optimizer state and the graphs over them. */
 
@@ -29,10 +30,13 @@ function training(): { trainer: Trainer; files: TrainedFiles } {
 async function open({ checkpoint, options, exitFlags, member }: OpenTraining): Promise<number> {
   const { trainable, threads, device, batchBytes } = options;
   const parameters = await parametersOf(checkpoint, trainable);
+  const budget = batchBytes ?? defaultBudget();
+  const widened = parameters.lora && wantsWidened(checkpoint, budget, device) ? await widenedFeeds(checkpoint) : null;
   const trainer = createTrainer({
     checkpoint,
     parameters,
-    memory: planMemory(checkpoint.config, batchBytes),
+    widened,
+    memory: planMemory(checkpoint.config, widened ? budget - widenedBytes(checkpoint) : budget),
     options: { threads, device, guard: createComputeGuard(exitFlags), turn: takeTurns(member) },
   });
   opened = { trainer, files: { checkpoint, trainable, parameters } };
