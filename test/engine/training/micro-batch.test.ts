@@ -3,7 +3,7 @@ import { microBatches } from "../../../src/engine/onnx/training/micro-batch.ts";
 
 const sequence = (...ids: number[]) => ({ ids: Int32Array.from(ids), weights: new Float32Array(ids.length) });
 const run = (start: number, length: number): number[] => Array.from({ length }, (_, i) => start + i);
-const everything = { fits: () => true };
+const everything = { fits: () => true, recompute: () => false };
 
 test("samples of one question share it, and questions behind one system prompt stay apart", () => {
   const system = run(0, 40);
@@ -36,7 +36,7 @@ test("equal sequences keep one token of their own each", () => {
 test("a batch holds no more than fits, long sequences first, and every sequence is in one", () => {
   const lengths = [5, 90, 12, 33, 60, 8, 41];
   const sequences = lengths.map((length, i) => sequence(...run(1000 * i, length)));
-  const batches = microBatches(sequences, { fits: ({ rows }) => rows <= 96 });
+  const batches = microBatches(sequences, { ...everything, fits: ({ rows }) => rows <= 96 });
   expect(batches.flatMap(({ members }) => members).toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6]);
   for (const { members, length } of batches) {
     expect(members.length === 1 || members.length * length <= 96).toBe(true);
@@ -45,5 +45,15 @@ test("a batch holds no more than fits, long sequences first, and every sequence 
 });
 
 test("a single sequence that fits nowhere is computed alone", () => {
-  expect(microBatches([sequence(...run(0, 50))], { fits: () => false })).toHaveLength(1);
+  expect(microBatches([sequence(...run(0, 50))], { ...everything, fits: () => false })).toHaveLength(1);
+});
+
+test("a group is cut so that no layer is computed twice where that costs less than its prompt again", () => {
+  const group = (prompt: number) =>
+    Array.from({ length: 8 }, (_, i) => sequence(...run(0, prompt), 500 + i, ...run(600, 99)));
+  const limits = { ...everything, recompute: ({ rows }: { rows: number }) => rows > 700 };
+  const sizes = (prompt: number): number[] => microBatches(group(prompt), limits).map(({ members }) => members.length);
+  // 904 rows computed twice against 904 + 100; 1,432 against three more prompts of 600.
+  expect(sizes(100)).toEqual([5, 3]);
+  expect(sizes(600)).toEqual([8]);
 });
