@@ -7,7 +7,7 @@ import { type Hyperparameters, type RewardSpec, rowsPerStep } from "./config.ts"
 import type { Current, Policy } from "./policy.ts";
 import { type RewardDeps, type Rewarded, rewardOf } from "./rewards.ts";
 import { type Completion, rollout } from "./rollout.ts";
-import { type Clock, isDue, mean, optimStepOf, type RunReport, type RunState, type Stopped } from "./run.ts";
+import { atStep, type Clock, isDue, mean, optimStepOf, type RunReport, type RunState, type Stopped } from "./run.ts";
 import { derivedSeed, rowsOfStep } from "./seeds.ts";
 import { better, outOfPatience } from "./sft.ts";
 
@@ -62,11 +62,15 @@ export async function rlt(run: RltRun, state: RunState): Promise<Stopped | null>
 
     const sequences = await time("reference", () => withReference(run, samples));
     const { loss, logprobs } = await time("forward_backward", () =>
-      policy.training.forwardBackward({
-        sequences,
-        config: { loss: "grpo", temperature: h.temperature, beta: h.beta },
-        signal,
-      }),
+      atStep(
+        state.step,
+        chosen,
+        policy.training.forwardBackward({
+          sequences,
+          config: { loss: "grpo", temperature: h.temperature, beta: h.beta },
+          signal,
+        }),
+      ),
     );
     const optim = optimStepOf(h, state.step, totalSteps);
     const { gradNorm } = await time("optimizer", () => policy.optimStep(optim));

@@ -1,5 +1,5 @@
 /** What the loops share: where a run stands, what it reports to, and when it stops. */
-import type { TeacherFormat } from "../rlt/formats.ts";
+import { fail, PreceptorError } from "../errors.ts";
 import type { Hyperparameters } from "./config.ts";
 import { learningRateAt } from "./schedule.ts";
 
@@ -80,5 +80,22 @@ export const isDue = (step: number, every: number): boolean => every > 0 && step
 export const mean = (values: readonly number[]): number =>
   values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
 
-/** Closing tag of whoever writes explanations. */
-export type Closing = Pick<TeacherFormat, "close">;
+/** A loss that is no number is told with the step and the dataset rows that made it. `step` counts from 0. */
+export async function atStep<T>(step: number, rows: readonly number[], work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof PreceptorError) || error.code !== "loss_not_finite") throw error;
+    const named = rows.slice(0, MAX_ROWS_NAMED).map((row) => row + 1);
+    const more = rows.length > named.length ? ", …" : "";
+    throw fail(
+      "loss_not_finite",
+      `step ${step + 1}, rows ${named.join(", ")}${more} of the training rows: ${error.message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+const MAX_ROWS_NAMED = 16;

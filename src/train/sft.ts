@@ -2,7 +2,7 @@
 import type { TrainingSequence } from "../engine/engine.ts";
 import { type Hyperparameters, rowsPerStep } from "./config.ts";
 import type { Policy } from "./policy.ts";
-import { type Clock, isDue, optimStepOf, type RunReport, type RunState, type Stopped } from "./run.ts";
+import { atStep, type Clock, isDue, optimStepOf, type RunReport, type RunState, type Stopped } from "./run.ts";
 import { rowsOfStep } from "./seeds.ts";
 
 export interface SftRun {
@@ -28,7 +28,7 @@ export async function sft(run: SftRun, state: RunState): Promise<Stopped | null>
     const started = clock.now();
     const chosen = rowsOfStep(state.step, rowsPerStep(h), run.rows, run.seed);
     const sequences = await Promise.all(chosen.map(run.example));
-    const { loss } = await policy.training.forwardBackward({ sequences, config, signal });
+    const { loss } = await atStep(state.step, chosen, policy.training.forwardBackward({ sequences, config, signal }));
     const optim = optimStepOf(h, state.step, totalSteps);
     const { gradNorm } = await policy.optimStep(optim);
     state.step++;

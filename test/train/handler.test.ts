@@ -158,6 +158,9 @@ describe("sft", () => {
     config.hyperparameters.max_grad_norm = 0;
     config.hyperparameters.warmup_ratio = 0.9;
     const job = startRun(lab, config, "tjob_nan");
-    await expect(run(job)).rejects.toMatchObject({ code: "loss_not_finite" });
+    await expect(run(job)).rejects.toMatchObject({
+      code: "loss_not_finite",
+      message: expect.stringMatching(/^step \d, rows \d+, /),
+    });
   });
 });

@@ -84,8 +84,7 @@ export function createTrainer({ checkpoint, parameters, memory, options, widened
       length: int64(S),
     };
     for (const [r, table] of ropes.entries()) {
-      // The op takes the rows for one sequence of N tokens, which its table must not be shorter than.
-      const { cos, sin, rows } = table.upTo(N);
+      const { cos, sin, rows } = table.upTo(P + S);
       laidOut[`cos.${r}`] = tensor("float32", [rows, config.headDim / 2], cos);
       laidOut[`sin.${r}`] = tensor("float32", [rows, config.headDim / 2], sin);
     }
