@@ -50,6 +50,7 @@ export const CATALOGUE = {
   origin_not_allowed: [403, "permission_error"],
   not_found: [404, "not_found_error"],
   model_not_found: [404, "not_found_error"],
+  session_lost: [404, "not_found_error"],
   method_not_allowed: [405, "invalid_request_error"],
   conflict: [409, "conflict_error"],
   model_exists: [409, "conflict_error"],
@@ -57,6 +58,7 @@ export const CATALOGUE = {
   unsupported_media_type: [415, "invalid_request_error"],
   rate_limited: [429, "rate_limit_error"],
   queue_full: [429, "rate_limit_error"],
+  too_many_sessions: [429, "rate_limit_error"],
   cancelled: [499, "invalid_request_error"],
   // the server
   internal_error: [500, "server_error"],
