@@ -14,7 +14,10 @@ function setUp({ budgetBytes = 1000, maxSessions = 2 } = {}) {
       const session: Partial<TrainingSession> = { close: async () => void closed.push(id) };
       return session as TrainingSession;
     });
-  return { pool, add, closed, pass: (ms: number) => void (time += ms) };
+  const pass = (ms: number): void => {
+    time += ms;
+  };
+  return { pool, add, closed, pass };
 }
 
 test("after an hour without a call a session is lost, and its memory free after the next look", async () => {
