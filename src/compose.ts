@@ -9,6 +9,7 @@ import { createModelService } from "./api/models/service.ts";
 import { withTextsOfRemotes } from "./api/models/texts.ts";
 import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
+import { createTrainingSessionService, type TrainingSessionService } from "./api/training/sessions/service.ts";
 import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
 import { createExplanationStore } from "./db/explanation-store.ts";
@@ -28,6 +29,8 @@ import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
 import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
+import { createCheckpointFiles } from "./train/checkpoint-store.ts";
+import { openScratch } from "./train/scratch.ts";
 import { VERSION } from "./version.ts";
 import { webRoutes } from "./web/routes.ts";
 
@@ -166,6 +169,21 @@ async function build(
   await registerFound({ models, modelsDirs: config.modelsDirs, log: early });
   onClose(await settleInterrupted(explanations, { exclusive: database.kind === "pglite", log }));
 
+  const scratch = await openScratch(path.join(config.dataDir, "tmp"), { exclusive: database.kind === "pglite" });
+  onClose(() => scratch.remove());
+  const trainingSessions = createTrainingSessionService({
+    models,
+    engine,
+    placement,
+    checkpoints: createCheckpointFiles(path.join(config.dataDir, "artifacts", "checkpoints"), now),
+    directory: scratch.directory,
+    budgetBytes: config.modelMemoryBytes,
+    now,
+    random: Math.random,
+  });
+  onClose(() => trainingSessions.close());
+  onClose(sweepSessions(trainingSessions, log));
+
   const lifecycle = createLifecycle();
   metrics.gauge("preceptor_background_waiting", "Explanations in the background that wait for a place", () =>
     explanations.waiting(),
@@ -176,6 +194,7 @@ async function build(
         models: texts,
         explanations,
         scores: createScoreService({ registry: models }),
+        trainingSessions,
         now: Date.now,
         random: Math.random,
       }),
@@ -198,6 +217,17 @@ async function build(
     `Preceptor ${VERSION} listens on ${server.url}${config.apiKey === undefined ? " (no API key: this machine only)" : ""}`,
   );
   return { url: server.url, close: closeAll };
+}
+
+/** A session that nobody calls is gone within a minute of its hour. */
+const SWEEP_INTERVAL_MS = 60_000;
+
+/** Ends idle training sessions; the result ends the looking. */
+function sweepSessions(sessions: TrainingSessionService, log: Logger): () => Promise<void> {
+  const timer = setInterval(() => {
+    sessions.sweep().catch((error: unknown) => log.error({ err: error }, "ending idle training sessions failed"));
+  }, SWEEP_INTERVAL_MS).unref();
+  return async () => clearInterval(timer);
 }
 
 /** Where servers share a database, one that is gone shows only after minutes of silence: the others look every so often. */

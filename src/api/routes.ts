@@ -6,11 +6,14 @@ import type { ModelService } from "./models/service.ts";
 import { createOpenaiApi } from "./openai/compose.ts";
 import { scoreRoutes } from "./scores/routes.ts";
 import type { ScoreService } from "./scores/service.ts";
+import { trainingSessionRoutes } from "./training/sessions/routes.ts";
+import type { TrainingSessionService } from "./training/sessions/service.ts";
 
 export interface Services {
   models: ModelService;
   explanations: ExplanationService;
   scores: ScoreService;
+  trainingSessions: TrainingSessionService;
   /** Milliseconds. */
   now: () => number;
   /** A number in [0, 1). */
@@ -18,11 +21,12 @@ export interface Services {
 }
 
 /** Every resource, in the order in which the document lists them. */
-export function apiRoutes({ models, explanations, scores, now, random }: Services): RouteModule[] {
+export function apiRoutes({ models, explanations, scores, trainingSessions, now, random }: Services): RouteModule[] {
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
     scoreRoutes({ scores }),
+    trainingSessionRoutes({ sessions: trainingSessions }),
     createOpenaiApi({ registry: models, now, random }),
   ];
 }

@@ -11,6 +11,7 @@ const TAGS: readonly (readonly [name: string, description: string])[] = [
   ["Students", "Models that judge an explanation by how well they then predict the solution."],
   ["Explanations", "What teachers write: once, streamed, or several ranked by a student."],
   ["Scores", "The reward of an explanation and its parts, per token if wanted."],
+  ["Training", "Weights that learn: sessions whose caller writes the loop."],
   ["OpenAI-compatible", "The routes of OpenAI's API that existing clients use, with vLLM's extensions."],
   ["Server", "Probes, version, metrics."],
 ];

@@ -37,6 +37,7 @@ export interface ModelsFixture {
   registry: ModelRegistry;
   placement: Placement;
   preparation: Preparation;
+  engine: Engine;
   call(method: string, path: string, body?: object): Promise<{ status: number; body: Answer; headers: Headers }>;
   /** What the pretended parts were asked for. */
   opened: string[];
@@ -58,6 +59,7 @@ export interface ModelsOptions {
   budgetBytes?: number;
   allowedHosts?: readonly string[];
   credentials?: Readonly<Record<string, string>>;
+  train?: Engine["train"];
 }
 
 export function createModelsFixture(options: ModelsOptions): ModelsFixture {
@@ -77,7 +79,7 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
       const model = createFakeEngine({ contextLength, vocabSize: checkpoint.config.vocabSize });
       return { ...model, memoryBytes: () => MODEL_BYTES };
     },
-    train: () => Promise.reject(new Error("nothing is trained here")),
+    train: options.train ?? (() => Promise.reject(new Error("nothing is trained here"))),
   };
   const text: TextService = {
     async open(folder) {
@@ -121,6 +123,7 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
     registry: service,
     placement,
     preparation,
+    engine,
     opened,
     tokenizers,
     converted,

@@ -15,9 +15,10 @@ import type { Effort, Preparation, Prepared } from "./preparation.ts";
 import { compareRegistration, type Outcome, type StoredBody } from "./registration.ts";
 import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
 import type { ModelResource, RegisterModel, UpdateModel } from "./schemas.ts";
+import { REGISTERED_NAME, type TrainingBase, type TrainingBases, unregistered } from "./training-base.ts";
 import { formatOf, type ModelResources, openOptions, resolveDevice, type Version } from "./version.ts";
 
-export interface ModelService extends ModelRegistry {
+export interface ModelService extends ModelRegistry, TrainingBases {
   /**
    * `created` is false when the same body was registered before. Throws `model_exists` (409) for another body, and what
    * is wrong with the model. `found`: the server registers it by itself; a caller's registration takes its place.
@@ -93,11 +94,13 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     throw fail("model_not_found", `${id} has no version ${shown}; its current one is ${model.version}`, { param });
   }
 
-  async function prepareNow(version: Version, signal?: AbortSignal): Promise<Prepared> {
+  async function prepareNow(version: Version, signal?: AbortSignal, fresh = false): Promise<Prepared> {
     const ready = preparation.prepared(version);
-    if (ready) return ready;
+    if (ready && !fresh) return ready;
     const effort = await preparation.effort(version);
-    const done = await within(preparation.prepare(version), USE_WAIT_MS[effort], signal);
+    // What was downloaded does not change, and asking the hub again would take its time again.
+    const again = fresh && effort !== "download";
+    const done = await within(preparation.prepare(version, { fresh: again }), USE_WAIT_MS[effort], signal);
     if (done) return done;
     throw fail("model_loading", `${version.id} is being ${IN_PROGRESS[effort]}; try again shortly`, {
       retryAfterSeconds: RETRY_AFTER_SECONDS,
@@ -127,6 +130,32 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       contextLength: held.model.contextLength,
       eosIds: [...new Set([...checkpoint.eosIds, ...text.eosIds])],
       release: held.release,
+    };
+  }
+
+  async function trainingBase(
+    name: string,
+    { adapter, signal }: { adapter: string | null; signal: AbortSignal },
+  ): Promise<TrainingBase> {
+    const isId = REGISTERED_NAME.test(name) && (await store.find(name.split("@")[0]!)) !== undefined;
+    const version = isId ? (await find(name, undefined, "model"))[1] : unregistered(name, adapter);
+    if (isRemoteSource(version.source)) throw notTrainedHere(name);
+    const { precision } = TRAINED_AS;
+    await engine.check({ precision, device: resolveDevice(version.device) });
+    // Files that nobody registered may have changed since they were last read.
+    const wanted = { ...version, adapter: adapter ?? version.adapter };
+    const fresh = !isId || adapter !== null;
+    const prepared = await prepareNow(wanted, signal, fresh);
+    if (prepared.kind === "remote") throw notTrainedHere(name);
+    const { checkpoint, text } = prepared;
+    return {
+      registered: isId ? { id: version.id, version: version.version } : null,
+      checkpoint,
+      text,
+      adapter: prepared.adapter,
+      adapterSource: wanted.adapter,
+      serving: openOptions({ ...version, precision }, checkpoint, resources),
+      eosIds: [...new Set([...checkpoint.eosIds, ...text.eosIds])],
     };
   }
 
@@ -259,6 +288,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
 
   return {
     hold,
+    trainingBase,
 
     async text(name, { role, param, needs = {} } = {}): Promise<ModelText> {
       const [, version] = await find(name, role, param);
@@ -355,6 +385,17 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       if (checkpoint && opened) await placement.drop(checkpoint, opened);
     },
   };
+}
+
+/** Gradients are taken in single precision, and what is sampled must be what they belong to. */
+const TRAINED_AS = { precision: "fp32" } as const satisfies Pick<Version, "precision">;
+
+function notTrainedHere(name: string): Error {
+  return fail(
+    "unsupported_by_backend",
+    `${name.slice(0, 80)} is loaded by another server, and only models that this server loads itself can be trained`,
+    { param: "model" },
+  );
 }
 
 function firstVersion(role: ModelRole, body: RegisterModel): Version {
