@@ -1,10 +1,9 @@
 /** Weights that learn, and the same weights as something that samples and scores. */
-import { rm } from "node:fs/promises";
-import path from "node:path";
 import type { Engine, EngineModel, OpenOptions, OptimStep, TrainingModel } from "../engine/engine.ts";
 import { openAdapter } from "../model/adapter.ts";
 import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
 import { openCheckpoint } from "../model/open.ts";
+import { createCurrentWeights } from "./current-weights.ts";
 
 export interface Current {
   engine: EngineModel;
@@ -31,49 +30,43 @@ export interface PolicyDeps {
 }
 
 export function createPolicy({ training, checkpoint, full, base, scratch }: PolicyDeps): Policy {
-  let version = 0;
-  let served: { version: number; current: Current; leave(): Promise<void> } | null = null;
+  const weights = createCurrentWeights<Current>({
+    directory: scratch,
+    save: (directory) => training.save(directory, { state: false }),
+    async open(directory) {
+      if (!full) {
+        const adapter = await openAdapter(directory, checkpoint, { allowedRoots: [scratch] });
+        return { value: { engine: base, adapter }, close: async () => undefined };
+      }
+      const engine = await full.engine.open(await openCheckpoint(directory), { ...full.options, transient: true });
+      return { value: { engine, adapter: null }, close: () => engine.close() };
+    },
+  });
+  let held: { value: Current; release(): void } | null = null;
 
-  async function serve(): Promise<{ current: Current; leave(): Promise<void> }> {
-    const directory = path.join(scratch, `weights-${version}`);
-    await rm(directory, { recursive: true, force: true });
-    await training.save(directory, { state: false });
-    const remove = (): Promise<void> => rm(directory, { recursive: true, force: true });
-    if (!full) {
-      const adapter = await openAdapter(directory, checkpoint, { allowedRoots: [scratch] });
-      return { current: { engine: base, adapter }, leave: remove };
-    }
-    const model = await full.engine.open(await openCheckpoint(directory), { ...full.options, transient: true });
-    // What is open stays readable, so the files may go at once.
-    await remove();
-    return { current: { engine: model, adapter: null }, leave: () => model.close() };
-  }
-
-  async function leave(): Promise<void> {
-    const before = served;
-    served = null;
-    await before?.leave();
+  function changed(): void {
+    held?.release();
+    held = null;
+    weights.changed();
   }
 
   return {
     training,
     async current() {
-      if (served?.version !== version) {
-        await leave();
-        served = { version, ...(await serve()) };
-      }
-      return served.current;
+      held ??= await weights.hold();
+      return held.value;
     },
     optimStep(options) {
-      version++;
+      changed();
       return training.optimStep(options);
     },
     async restore(directory) {
       await training.restore(directory);
-      version++;
+      changed();
     },
     async close() {
-      await leave();
+      changed();
+      await weights.close();
       await training.close();
     },
   };
