@@ -5,7 +5,7 @@ import type { BatchLimits, BatchShape } from "./micro-batch.ts";
 
 /** Of the machine's memory for the values of one micro-batch: weights, caches and other models need the rest. */
 const MEMORY_SHARE = 0.2;
-/** More rows make no product faster: 1,024 come within a few per cent of it. */
+/** More rows make no product faster. */
 const MAX_ROWS = 4096;
 /** Rows that meet the head at a time: enough for its product to run at full speed, little beside a layer's values. */
 export const HEAD_ROWS = 256;

@@ -41,6 +41,9 @@ const RECOMPUTED = 4 / 3;
 /** What a run costs beside its rows, in rows: measured as 0.1 s where a row takes 2.7 ms. */
 const RUN_ROWS = 40;
 
+/** Sequences that share nothing gain nothing from more company: 2,048 rows are no faster than 1,024, and take twice the memory. */
+const ROWS_APART = 1024;
+
 /**
  * Families with a common beginning first (the samples of a group), each in the cheaper of two cuts: as few runs as fit, or
  * more of them so small that nothing has to be computed twice. Inside a family, and among the rest, sequences go by length,
@@ -69,7 +72,8 @@ function cut(
   for (const index of ordered) {
     const last = batches.at(-1);
     const grown = last && { ...last, members: [...last.members, index] };
-    if (grown && fits(shapeOf(grown))) batches[batches.length - 1] = grown;
+    const shape = grown && shapeOf(grown);
+    if (shape && (shared > 0 || shape.rows <= ROWS_APART) && fits(shape)) batches[batches.length - 1] = grown;
     else batches.push({ members: [index], shared, length: roundUp(lengthOf(index)) });
   }
   return batches;

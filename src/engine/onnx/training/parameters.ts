@@ -84,9 +84,7 @@ export function loraParameters(config: ModelConfig, updates: LoraUpdates): Param
         const stackedA = feeds[loraInput("a", layer, kind)]!.data as Float32Array;
         stackedA.set(a.values, part.column * matrix.columns);
         const stackedB = feeds[loraInput("b", layer, kind)]!.data as Float32Array;
-        eachOfBlock(part, rank, (from, to) => {
-          stackedB[to] = b.values[from]! * scale;
-        });
+        writeBlock(b.values, part, scale, stackedB, rank);
       }
       return feeds;
     },
@@ -98,18 +96,24 @@ export function loraParameters(config: ModelConfig, updates: LoraUpdates): Param
         const start = part.column * matrix.columns;
         addTo(a.gradient, dA.subarray(start, start + a.gradient.length));
         const dB = outputs[gradientOf(loraInput("b", layer, kind))] as Float32Array;
-        eachOfBlock(part, stack.rank, (own, stacked) => {
-          b.gradient[own]! += scale * dB[stacked]!;
-        });
+        addBlock(b.gradient, part, scale, dB, stack.rank);
       }
     },
   };
 }
 
-/** Every number of a part's B, (rows, its rank): where it lies there, and where in the stack, (rows, `rank`). */
-function eachOfBlock(part: LoraPart, rank: number, visit: (own: number, stacked: number) => void): void {
-  for (let r = 0, own = 0; r < part.rows; r++) {
+/** A part's B, (rows, its rank), times `scale` into its place in the stack, (rows, `rank`). */
+function writeBlock(own: Float32Array, part: LoraPart, scale: number, stack: Float32Array, rank: number): void {
+  for (let r = 0, i = 0; r < part.rows; r++) {
     const start = (part.row + r) * rank + part.column;
-    for (let k = 0; k < part.rank; k++) visit(own++, start + k);
+    for (let k = 0; k < part.rank; k++) stack[start + k] = own[i++]! * scale;
+  }
+}
+
+/** The other way: what stands in the stack, times `scale`, onto the part's own. */
+function addBlock(own: Float32Array, part: LoraPart, scale: number, stack: Float32Array, rank: number): void {
+  for (let r = 0, i = 0; r < part.rows; r++) {
+    const start = (part.row + r) * rank + part.column;
+    for (let k = 0; k < part.rank; k++) own[i++]! += scale * stack[start + k]!;
   }
 }
