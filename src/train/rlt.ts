@@ -1,6 +1,7 @@
 /** Reinforcement of a teacher by its student's understanding (arXiv 2506.08388): GRPO on explanations. */
 import { mapLimited } from "../concurrency.ts";
 import type { TrainingSequence } from "../engine/engine.ts";
+import { fail } from "../errors.ts";
 import { type Group, groupAdvantages } from "../rlt/advantages.ts";
 import { teacherPrompt } from "../rlt/prompts.ts";
 import { type Hyperparameters, type RewardSpec, rowsPerStep } from "./config.ts";
@@ -124,6 +125,7 @@ async function sampled(
       questions.map(async (row, i) => {
         const prompt = teacherPrompt(deps.teacher.format, row.question, row.solution);
         const { ids: promptIds } = await deps.teacher.text.encodePrompt(prompt);
+        checkPrompt(promptIds.length, h, current.engine.contextLength, row);
         const completions = await rollout(current, deps.teacher.text, deps.teacher.format, {
           promptIds,
           n: h.num_generations,
@@ -150,6 +152,17 @@ async function sampled(
       return samples.map((sample, j) => ({ ...sample, rewarded: own[j]!, advantage: group.advantages[j]!, group }));
     });
   });
+}
+
+/** TRL cuts prompts; half a question has no solution, so here it ends the job and says which. */
+function checkPrompt(length: number, h: Hyperparameters, contextLength: number, { question }: QuestionRow): void {
+  const most = Math.min(h.max_prompt_length ?? Infinity, contextLength - 1);
+  if (length <= most) return;
+  throw fail(
+    "context_length_exceeded",
+    `the prompt of ${JSON.stringify(question.slice(0, 80))} has ${length} tokens; at most ${most} are possible: leave the row out, or raise max_prompt_length or the model's context_length`,
+    { param: "dataset" },
+  );
 }
 
 /** Every sampled token counts, up to the one that completes the closing tag or ends the turn (method.md, "GRPO"). */
