@@ -12,12 +12,14 @@ import {
   removeCheckpoint,
 } from "./checkpoints.ts";
 import { type Claim, claim } from "./claim.ts";
+import { counts, type JobCount } from "./counts.ts";
 import { append, listEvents } from "./events.ts";
 import { failJob, finish, type HandlerResult } from "./finish.ts";
 import { type Following, follow } from "./follow.ts";
 import { heartbeat } from "./heartbeat.ts";
 import { insert } from "./insert.ts";
 import { type MetricPoint, type MetricsQuery, readMetrics, writeMetrics } from "./metrics.ts";
+import { needing } from "./needing.ts";
 import { writeProgress } from "./progress.ts";
 import { find, get, list } from "./read.ts";
 import type {
@@ -68,6 +70,9 @@ export interface JobQueue extends HeldJobs {
   lastCheckpoint(jobId: string): Promise<CheckpointRecord | undefined>;
   listCheckpoints(query: PageQuery & { jobId?: string | undefined }): Promise<Page<CheckpointRecord>>;
   removeCheckpoint(id: string): Promise<boolean>;
+  /** Unfinished jobs in whose configuration this text stands. */
+  needing(text: string): Promise<string[]>;
+  counts(): Promise<JobCount[]>;
 }
 
 export function createJobQueue(db: Db, bell: Bell = createBell()): JobQueue {
@@ -100,5 +105,7 @@ export function createJobQueue(db: Db, bell: Bell = createBell()): JobQueue {
     lastCheckpoint: (jobId) => lastCheckpoint(deps, jobId),
     listCheckpoints: (query) => listCheckpoints(deps, query),
     removeCheckpoint: (id) => removeCheckpoint(deps, id),
+    needing: (text) => needing(deps, text),
+    counts: () => counts(deps),
   };
 }

@@ -71,9 +71,14 @@ export interface TrainingConfig {
   budget: { tokens: number | null; seconds: number | null };
   seed: number;
   suffix: string | null;
+  /** A checkpoint of another job from whose weights, optimizer and step this one goes on (`fork`). */
+  from_checkpoint: string | null;
 }
 
-export const TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+export const TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
+
+/** A usual size: 1 to 2 % of a small model's parameters. */
+export const LORA_DEFAULTS = { r: 16, lora_alpha: 32, use_rslora: false } as const;
 
 const COMMON = {
   gradient_accumulation_steps: 1,
@@ -130,8 +135,7 @@ export function rltDefaults(preset: "paper" | "small", lora: boolean): Hyperpara
     beta: 0.04,
     adam_beta2: 0.999,
     weight_decay: 0,
-    // With LoRA a pull concatenates ranks; averaging A and B apart would be wrong.
-    sync_ref_model: paper && !lora,
+    // The paper pulls the reference every 32 steps; here it stays what it was (with LoRA it would have to anyway).
     save_steps: paper ? 25 : 20,
   };
 }

@@ -24,19 +24,23 @@ import { derivedSeed } from "./seeds.ts";
 import { sft } from "./sft.ts";
 import { openEventsFile } from "./tensorboard.ts";
 
-/** A registered model with its files, held in memory until `release`. */
-export interface ModelInUse {
+/** A registered model, held in memory until `release`. */
+export interface ServedModel {
   id: string;
   version: number;
-  checkpoint: Checkpoint;
   adapter: AdapterFiles | null;
   engine: EngineModel;
-  options: OpenOptions;
   text: TextModel;
   format: FormatSpec;
   contextLength: number;
   eosIds: readonly number[];
   release(): void;
+}
+
+/** One with its files, so that it can be trained. */
+export interface ModelInUse extends ServedModel {
+  checkpoint: Checkpoint;
+  options: OpenOptions;
 }
 
 export interface TrainingRow {
@@ -61,15 +65,12 @@ export interface Published {
 export interface TrainingDeps {
   engine: Pick<Engine, "train" | "open">;
   use(model: string, role: "teacher" | "student", signal: AbortSignal): Promise<ModelInUse>;
+  /** For scoring: may be a server of somebody else's. */
+  serve(student: string, signal: AbortSignal): Promise<ServedModel>;
   dataset(id: string): Promise<TrainingDataset>;
-  queue: Pick<JobQueue, "lastCheckpoint" | "listCheckpoints" | "removeCheckpoint">;
+  queue: Pick<JobQueue, "lastCheckpoint" | "listCheckpoints" | "removeCheckpoint" | "findCheckpoint" | "needing">;
   /** Makes a checkpoint the newest version of the model that was trained. */
-  publish(request: {
-    config: TrainingConfig;
-    checkpoint: string;
-    directory: string;
-    kind: "adapter" | "full";
-  }): Promise<Published>;
+  publish(request: { config: TrainingConfig; checkpoint: CheckpointRecord }): Promise<Published>;
   /** Folder of checkpoints and of what jobs leave behind. */
   artifacts: string;
   scratch: string;
@@ -98,7 +99,7 @@ async function train(
   const role = config.method === "rlt" ? "teacher" : config.role;
   const model = await deps.use(config.model, role, signal);
   onEnd(model.release);
-  const student = config.student === null ? null : await deps.use(config.student, "student", signal);
+  const student = config.student === null ? null : await deps.serve(config.student, signal);
   if (student) onEnd(student.release);
   const dataset = await deps.dataset(config.dataset);
   await mkdir(deps.scratch, { recursive: true });
@@ -106,8 +107,11 @@ async function train(
   onEnd(() => rm(scratch, { recursive: true, force: true }));
 
   const checkpoints = createRunCheckpoints(path.join(deps.artifacts, "checkpoints"));
-  const before = await deps.queue.lastCheckpoint(job.id);
-  if (before) requireSame(before, { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash });
+  const own = await deps.queue.lastCheckpoint(job.id);
+  const before = own ?? (await forkedFrom(deps, config));
+  // A fork may go on with other rows, but not from other weights.
+  const then = own ?? (before && { config: { ...(before.config as object), dataset: dataset.contentHash } });
+  if (then) requireSame(then, { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash });
   const resumed = before && (await checkpoints.read(checkpoints.directoryOf(before.id)));
   const state: RunState = resumed?.state ?? { ...FRESH, phase: config.warmup ? "warmup" : "main" };
   let reference = resumed?.reference ?? null;
@@ -166,13 +170,12 @@ async function train(
 }
 
 async function outcome(saving: Saving, stopped: Stopped | null): Promise<HandlerResult> {
-  const { deps, context, config, checkpoints, kind } = saving;
+  const { deps, context, config } = saving;
   if (stopped === "pause") return { outcome: "paused" };
   const last = await deps.queue.lastCheckpoint(context.job.id);
   const result = last ? { checkpoint: last.id, step: last.step } : {};
   if (stopped === "cancel") return { outcome: "cancelled", result };
-  const published =
-    last && (await deps.publish({ config, checkpoint: last.id, directory: checkpoints.directoryOf(last.id), kind }));
+  const published = last && (await deps.publish({ config, checkpoint: last }));
   const named = published ? { [published.role]: `${published.id}@${published.version}` } : {};
   return {
     outcome: stopped === "budget" ? "budget" : "succeeded",
@@ -207,7 +210,7 @@ interface Phase {
   deps: TrainingDeps;
   config: TrainingConfig;
   model: ModelInUse;
-  student: ModelInUse | null;
+  student: ServedModel | null;
   dataset: TrainingDataset;
   rows: { train: number[]; heldOut: number[] };
   policy: Policy;
@@ -410,13 +413,22 @@ async function prune({ deps, context, config, checkpoints }: Saving): Promise<vo
   const { rows } = await deps.queue.listCheckpoints({ jobId: context.job.id, limit: 100, order: "desc" });
   const old = rows.slice(config.hyperparameters.save_total_limit).filter(({ isBest }) => !isBest);
   for (const { id } of old) {
+    // A fork, or a job whose teacher or student it is, may wait for it.
+    if ((await deps.queue.needing(id)).length > 0) continue;
     await deps.queue.removeCheckpoint(id);
     await checkpoints.remove(checkpoints.directoryOf(id));
   }
 }
 
+async function forkedFrom({ queue }: TrainingDeps, config: TrainingConfig): Promise<CheckpointRecord | undefined> {
+  if (config.from_checkpoint === null) return undefined;
+  const found = await queue.findCheckpoint(config.from_checkpoint);
+  if (found && !found.deletedAt) return found;
+  throw fail("invalid_checkpoint", `the checkpoint ${config.from_checkpoint}, from which this job goes on, is gone`);
+}
+
 /** A run that goes on must go on with what it began with. */
-function requireSame({ config }: CheckpointRecord, now: { dataset: string; weights: string }): void {
+function requireSame({ config }: Pick<CheckpointRecord, "config">, now: { dataset: string; weights: string }): void {
   const then = config as { dataset: string; weights: string };
   const changed = then.dataset !== now.dataset ? "dataset" : then.weights !== now.weights ? "model" : null;
   if (changed) {

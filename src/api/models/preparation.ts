@@ -2,6 +2,7 @@
  * From a registration to what can be used: a checkpoint's directory found, its headers and tokenizer checked, its adapter opened;
  * or a remote server reached and probed. Done once per version and kept, since every use needs it.
  */
+import path from "node:path";
 import { createLimiter } from "../../concurrency.ts";
 import type { RemoteModel } from "../../engine/engine.ts";
 import { fail, PreceptorError } from "../../errors.ts";
@@ -9,7 +10,7 @@ import { openAdapter } from "../../model/adapter.ts";
 import type { AdapterFiles, Checkpoint } from "../../model/checkpoint.ts";
 import type { HubFiles } from "../../model/hub/types.ts";
 import { openCheckpoint } from "../../model/open.ts";
-import { parseModelSource, resolveLocalModel } from "../../model/source.ts";
+import { type LocalModel, parseModelSource, resolveLocalModel } from "../../model/source.ts";
 import type { TextModel, TextService } from "../../text/text.ts";
 import { connectionKey, createConnections, sharedKey } from "./connections.ts";
 import type { ConnectedRemote, RemoteSource, RemotesDeps } from "./remotes.ts";
@@ -75,6 +76,8 @@ export interface VersionSource extends RemoteSource {
 export interface PreparationDeps {
   text: TextService;
   modelsDirs: readonly string[];
+  /** Where trained checkpoints lie, each in a folder of its id: a `ckpt_…` in place of a model's or an adapter's path. */
+  checkpointsDir: string;
   /** Roots beside the models directories under which prepared files may lie (caches). */
   cacheRoots: readonly string[];
   /** A GGUF file → a checkpoint directory in the cache. */
@@ -107,7 +110,7 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     allowedRoots: [...deps.modelsDirs, ...deps.cacheRoots],
   });
   const converting = createLimiter(PARALLEL_CONVERSIONS);
-  const allowedRoots = [...deps.modelsDirs, ...deps.cacheRoots];
+  const allowedRoots = [...deps.modelsDirs, ...deps.cacheRoots, deps.checkpointsDir];
   const keyOf = (version: VersionSource): string => `${connectionKey(version)}\n${version.adapter ?? ""}`;
 
   async function directoryOf(source: string, files: HubFiles): Promise<string> {
@@ -120,7 +123,7 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     if (parsed.kind === "openai") throw fail("invalid_value", "a server is no directory; give a path or hf:org/name");
     const local =
       parsed.kind === "path"
-        ? await resolveLocalModel(parsed.path, deps.modelsDirs)
+        ? await resolveLocal(parsed.path, deps)
         : await resolveLocalModel(await deps.resolveHub({ ...parsed, files }), allowedRoots);
     return local.kind === "gguf" ? converting(() => deps.materialiseGguf(local.path)) : local.path;
   }
@@ -141,14 +144,14 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     const { source, adapter } = version;
     if (parseModelSource(source).kind === "openai") {
       const { remote, hold } = await connections.open(version, { fresh });
-      const files = adapter === null ? null : await openAdapterUnder(adapter, null, deps.modelsDirs);
+      const files = adapter === null ? null : await openAdapterUnder(adapter, null, deps);
       if (files && !remote.model.capabilities.adapters) throw noAdapters();
       return { kind: "remote", ...remote, adapter: files, hold };
     }
     const checkpoint = await checkpointOf(source);
     const [text, files] = await Promise.all([
       deps.text.open(checkpoint.directory),
-      adapter === null ? null : openAdapterUnder(adapter, checkpoint, deps.modelsDirs),
+      adapter === null ? null : openAdapterUnder(adapter, checkpoint, deps),
     ]);
     if (text.size > checkpoint.config.vocabSize) {
       throw fail(
@@ -165,7 +168,7 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     if (parsed.kind === "hf") return "download";
     if (parsed.kind === "openai") return "connection";
     if (parsed.kind !== "path") return "none";
-    const local = await resolveLocalModel(parsed.path, deps.modelsDirs);
+    const local = await resolveLocal(parsed.path, deps);
     return local.kind === "gguf" ? "conversion" : "none";
   }
 
@@ -238,7 +241,7 @@ export function createPreparation(deps: PreparationDeps): Preparation {
     close: () => connections.close(),
     async locate(source) {
       const parsed = parseModelSource(source);
-      return parsed.kind === "path" ? (await resolveLocalModel(parsed.path, deps.modelsDirs)).path : source;
+      return parsed.kind === "path" ? (await resolveLocal(parsed.path, deps)).path : source;
     },
   };
 }
@@ -252,14 +255,26 @@ function noAdapters(): Error {
   );
 }
 
-async function openAdapterUnder(
-  adapter: string,
-  checkpoint: Checkpoint | null,
-  modelsDirs: readonly string[],
-): Promise<AdapterFiles> {
+type Roots = Pick<PreparationDeps, "modelsDirs" | "checkpointsDir">;
+
+export const isCheckpointId = (text: string): boolean => /^ckpt_[0-9a-z]{1,64}$/.test(text);
+
+async function resolveLocal(model: string, { modelsDirs, checkpointsDir }: Roots): Promise<LocalModel> {
+  if (!isCheckpointId(model)) return resolveLocalModel(model, modelsDirs);
   try {
-    const { path } = await resolveLocalModel(adapter, modelsDirs);
-    return await openAdapter(path, checkpoint, { allowedRoots: modelsDirs });
+    return await resolveLocalModel(path.join(checkpointsDir, model), [checkpointsDir]);
+  } catch (cause) {
+    throw fail("model_source_not_found", `the checkpoint ${model} does not exist (any more)`, {
+      param: "model",
+      cause,
+    });
+  }
+}
+
+async function openAdapterUnder(adapter: string, checkpoint: Checkpoint | null, roots: Roots): Promise<AdapterFiles> {
+  try {
+    const { path: directory } = await resolveLocal(adapter, roots);
+    return await openAdapter(directory, checkpoint, { allowedRoots: [...roots.modelsDirs, roots.checkpointsDir] });
   } catch (error) {
     if (!(error instanceof PreceptorError)) throw error;
     throw fail(error.code, error.message, { param: "adapter", cause: error });

@@ -1,4 +1,5 @@
 /** Registration bodies as they are kept, and what a second registration of an id comes to. */
+import { canonicalJson } from "../../canonical-json.ts";
 import type { ModelRecord, ModelRole } from "../../db/records.ts";
 import type { Checkpoint } from "../../model/checkpoint.ts";
 import type { Preparation } from "./preparation.ts";
@@ -79,14 +80,7 @@ function shared(
 }
 
 function differences(a: Fields, b: Fields): string[] {
-  return [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((key) => canonical(a[key]) !== canonical(b[key]));
-}
-
-/** JSON with sorted keys: jsonb does not keep their order. */
-function canonical(value: unknown): string | undefined {
-  return JSON.stringify(value, (_, inner: unknown) =>
-    inner && typeof inner === "object" && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])].filter(
+    (key) => canonicalJson(a[key]) !== canonicalJson(b[key]),
   );
 }

@@ -1,17 +1,20 @@
 import { mapLimited } from "../../concurrency.ts";
 import type { ModelStore } from "../../db/model-store.ts";
 import type { ModelRecord, ModelRole, PageQuery } from "../../db/records.ts";
-import type { Engine, Precision } from "../../engine/engine.ts";
+import type { Engine, OpenOptions, Precision } from "../../engine/engine.ts";
 import type { Placement } from "../../engine/placement.ts";
 import { fail } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
+import type { CheckpointRecord } from "../../jobs/records.ts";
+import type { Checkpoint } from "../../model/checkpoint.ts";
 import { isRemoteSource } from "../../model/source.ts";
 import { within } from "../../within.ts";
 import { createAbilityCheck } from "./able.ts";
+import { type Published, type PublishRequest, publishCheckpoint, versionOfCheckpoint } from "./checkpoints.ts";
 import { isShared } from "./connections.ts";
 import { describeModel } from "./describe.ts";
 import { refuseBadChanges, refuseBadFields } from "./fields.ts";
-import type { Effort, Preparation, Prepared } from "./preparation.ts";
+import { type Effort, isCheckpointId, type Preparation, type Prepared } from "./preparation.ts";
 import { compareRegistration, type Outcome, type StoredBody } from "./registration.ts";
 import type { HeldModel, ModelRegistry, ModelSummary, ModelText, RegistryHoldOptions } from "./registry.ts";
 import type { ModelResource, RegisterModel, UpdateModel } from "./schemas.ts";
@@ -35,6 +38,17 @@ export interface ModelService extends ModelRegistry, TrainingBases {
   remove(role: ModelRole, id: string): Promise<void>;
   /** Whether this id is, or ever was, registered. */
   wasRegistered(id: string): Promise<boolean>;
+  /** Version and files of a name, nothing loaded. Errors as `hold`. */
+  prepare(
+    name: string,
+    options: { role: ModelRole; param?: string; signal?: AbortSignal | undefined },
+  ): Promise<{ version: Version; prepared: Prepared; contextLength: number | null }>;
+  /** How a version is opened. */
+  openOptions(version: Version, checkpoint: Checkpoint): OpenOptions;
+  /** Makes a checkpoint the newest version of the model it was trained from, or of another; doing it again changes nothing. */
+  publish(request: PublishRequest): Promise<Published>;
+  /** Models whose current version is made of a checkpoint. */
+  madeOf(checkpoint: string): Promise<string[]>;
   /** All models with their roles and status, for the start page. */
   overview(): Promise<{ id: string; roles: ModelRole[]; status: ModelResource["status"] }[]>;
 }
@@ -45,6 +59,10 @@ export interface ModelServiceDeps {
   placement: Placement;
   engine: Pick<Engine, "capabilities" | "check">;
   resources: ModelResources;
+  /** Deleted ones too. */
+  findCheckpoint(id: string): Promise<CheckpointRecord | undefined>;
+  /** Ids of unfinished jobs that name a model. */
+  jobsOn(model: string): Promise<string[]>;
 }
 
 /** How long a registration waits for a download or conversion before it answers `loading`. */
@@ -87,6 +105,10 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     const model = await store.find(id);
     if (!model || (role && !model.roles.includes(role))) throw notRegistered(id, role, model, param);
     if (wanted === "latest") return [model, model];
+    if (isCheckpointId(wanted)) {
+      const found = await versionOfCheckpoint({ store, findCheckpoint: deps.findCheckpoint }, model, wanted, param);
+      return [model, found];
+    }
     const number = /^\d{1,9}$/.test(wanted) ? Number(wanted) : Number.NaN;
     const version = number >= model.firstVersion ? await store.findVersion(id, number) : undefined;
     if (version) return [model, { ...version, id }];
@@ -290,6 +312,24 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
     hold,
     trainingBase,
 
+    async prepare(name, { role, param, signal }) {
+      const [, version] = await find(name, role, param);
+      const prepared = await prepareNow(version, signal);
+      return { version, prepared, contextLength: await contextOf(version) };
+    },
+
+    async madeOf(checkpoint) {
+      const made = (await all()).filter(({ source, adapter }) => source === checkpoint || adapter === checkpoint);
+      return made.map(({ id, version }) => `${id}@${version}`);
+    },
+
+    openOptions: (version, checkpoint) => openOptions(version, checkpoint, resources),
+
+    async publish(request) {
+      const [, version] = await find(request.model, request.role, "model");
+      return publishCheckpoint(store, version, request);
+    },
+
     async text(name, { role, param, needs = {} } = {}): Promise<ModelText> {
       const [, version] = await find(name, role, param);
       const prepared = await prepareNow(version);
@@ -374,6 +414,8 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
 
     async remove(role, id) {
       const [model] = await find(id, role, undefined);
+      const [job] = await deps.jobsOn(id);
+      if (job) throw fail("conflict", `the job ${job} works on ${id}; cancel it first, or wait for its end`);
       if (!(await store.remove(id))) throw notRegistered(id, role, undefined, undefined);
       const prepared = preparation.prepared(model);
       const checkpoint = prepared?.kind === "checkpoint" ? prepared.checkpoint : undefined;
