@@ -1,7 +1,9 @@
 /** Builds the program once, from its settings: database, engine, services, server. `close()` stops them in reverse. */
 import { mkdir } from "node:fs/promises";
+import { hostname } from "node:os";
 import path from "node:path";
 import type { Logger } from "pino";
+import { createCheckpointService } from "./api/checkpoints/service.ts";
 import { createExplanationService, type ExplanationService } from "./api/explanations/service.ts";
 import { registerFound } from "./api/models/found.ts";
 import { createPreparation } from "./api/models/preparation.ts";
@@ -9,7 +11,9 @@ import { createModelService } from "./api/models/service.ts";
 import { withTextsOfRemotes } from "./api/models/texts.ts";
 import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
+import { createTrainingJobService } from "./api/training/jobs/service.ts";
 import { createTrainingSessionService, type TrainingSessionService } from "./api/training/sessions/service.ts";
+import { artifactsFolder, gaugeJobs, trainingHandlers } from "./compose-training.ts";
 import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
 import { createExplanationStore } from "./db/explanation-store.ts";
@@ -23,6 +27,8 @@ import { createKeyAuthenticator } from "./http/auth.ts";
 import { createLifecycle } from "./http/lifecycle.ts";
 import { createMetrics } from "./http/metrics.ts";
 import { startServer } from "./http/server.ts";
+import { createJobQueue } from "./jobs/queue.ts";
+import { createJobRunner } from "./jobs/runner.ts";
 import { createLoadMetrics } from "./load-metrics.ts";
 import { hashAdapter } from "./model/adapter.ts";
 import { materialiseGguf } from "./model/gguf/materialise.ts";
@@ -30,6 +36,7 @@ import { resolveHub } from "./model/hub/resolve.ts";
 import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
 import { createCheckpointFiles } from "./train/checkpoint-store.ts";
+import { type DatasetSource, NO_DATASETS } from "./train/datasets.ts";
 import { openScratch } from "./train/scratch.ts";
 import { VERSION } from "./version.ts";
 import { webRoutes } from "./web/routes.ts";
@@ -39,7 +46,16 @@ export interface App {
   close(): Promise<void>;
 }
 
-export async function compose(config: Config, log: Logger): Promise<App> {
+/** What a process does of it: `api` leaves jobs to others, `worker` does nothing else. */
+export type ProcessRole = "all" | "api" | "worker";
+
+export interface ComposeOptions {
+  role?: ProcessRole;
+  datasets?: DatasetSource;
+}
+
+/** `url` is empty for a worker, which listens nowhere. */
+export async function compose(config: Config, log: Logger, options: ComposeOptions = {}): Promise<App> {
   const early = holdBack(log);
   const stack: (() => Promise<void>)[] = [];
   const closeAll = async (): Promise<void> => {
@@ -48,7 +64,10 @@ export async function compose(config: Config, log: Logger): Promise<App> {
     }
   };
   try {
-    return await build(config, log, early.log, (close) => stack.push(close), closeAll);
+    return await build({ role: "all", datasets: NO_DATASETS, ...options }, config, log, early.log, {
+      onClose: (close) => stack.push(close),
+      closeAll,
+    });
   } catch (error) {
     await closeAll();
     throw error;
@@ -78,11 +97,11 @@ function holdBack(log: Logger): { log: Notices; release(): void } {
 }
 
 async function build(
+  { role, datasets }: Required<ComposeOptions>,
   config: Config,
   log: Logger,
   early: Notices,
-  onClose: (close: () => Promise<void>) => void,
-  closeAll: () => Promise<void>,
+  { onClose, closeAll }: { onClose(close: () => Promise<void>): void; closeAll(): Promise<void> },
 ): Promise<App> {
   for (const warning of config.warnings) early.warn(warning);
   const cacheDir = path.join(config.dataDir, "cache");
@@ -90,6 +109,9 @@ async function build(
 
   const database = await openDatabase({ dataDir: config.dataDir, databaseUrl: config.databaseUrl, log });
   onClose(() => database.close());
+  const queue = createJobQueue(database.db);
+  const artifacts = artifactsFolder(config, early);
+  const checkpointsDir = path.join(artifacts, "checkpoints");
   const text = createTextService();
   onClose(() => text.close());
   const engine = createOnnxEngine({ cacheDir });
@@ -119,6 +141,7 @@ async function build(
   const preparation = createPreparation({
     text,
     modelsDirs: config.modelsDirs,
+    checkpointsDir,
     cacheRoots: [cacheDir, config.hub.cacheDir],
     materialiseGguf: (file) => materialiseGguf(file, cacheDir),
     resolveHub: ({ repo, revision, files }) =>
@@ -156,7 +179,25 @@ async function build(
     placement,
     engine,
     resources: { threads: config.threads, budgetBytes: config.modelMemoryBytes },
+    findCheckpoint: queue.findCheckpoint,
+    // As a configuration names it: "model":"id@3".
+    jobsOn: (id) => queue.needing(`"${id}@`),
   });
+  const startRunner = () =>
+    createJobRunner({
+      queue,
+      handlers: trainingHandlers({ config, models, engine, queue, datasets, artifacts }),
+      workerId: `${hostname()} ${process.pid}`,
+      log,
+      now: () => performance.now(),
+      exclusive: database.kind === "pglite",
+    });
+  if (role === "worker") {
+    const runner = startRunner();
+    onClose(() => runner.stop());
+    log.info({ database: database.kind, threads: config.threads }, `Preceptor ${VERSION} works on jobs`);
+    return { url: "", close: closeAll };
+  }
   const texts = withTextsOfRemotes(models, preparation);
   const explanations = createExplanationService({
     registry: texts,
@@ -188,6 +229,8 @@ async function build(
   metrics.gauge("preceptor_background_waiting", "Explanations in the background that wait for a place", () =>
     explanations.waiting(),
   );
+  gaugeJobs(metrics, queue);
+  const checking = { models, datasets, allowedHosts: config.allowedHosts, random: Math.random };
   const app = createApp({
     routes: [
       ...apiRoutes({
@@ -195,6 +238,8 @@ async function build(
         explanations,
         scores: createScoreService({ registry: models }),
         trainingSessions,
+        jobs: createTrainingJobService({ ...checking, queue }),
+        checkpoints: createCheckpointService({ queue, directory: checkpointsDir, usedBy: models.madeOf }),
         now: Date.now,
         random: Math.random,
       }),
@@ -211,7 +256,11 @@ async function build(
     metricsOpenOnLoopback: config.http.metricsOpenOnLoopback,
   });
   const server = await startServer(app, { host: config.host, port: config.port, lifecycle });
-  onClose(() => server.close(config.http.shutdownGraceMs));
+  const runner = role === "all" ? startRunner() : null;
+  // Both at once: a job that comes to a halt must not wait for the end of a long answer, nor the other way round.
+  onClose(async () => {
+    await Promise.all([server.close(config.http.shutdownGraceMs), runner?.stop()]);
+  });
   log.info(
     { database: database.kind, models_dirs: config.modelsDirs, threads: config.threads },
     `Preceptor ${VERSION} listens on ${server.url}${config.apiKey === undefined ? " (no API key: this machine only)" : ""}`,

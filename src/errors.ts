@@ -56,6 +56,7 @@ export const CATALOGUE = {
   model_exists: [409, "conflict_error"],
   payload_too_large: [413, "invalid_request_error"],
   unsupported_media_type: [415, "invalid_request_error"],
+  range_not_satisfiable: [416, "invalid_request_error"],
   rate_limited: [429, "rate_limit_error"],
   queue_full: [429, "rate_limit_error"],
   too_many_sessions: [429, "rate_limit_error"],

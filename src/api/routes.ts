@@ -1,4 +1,6 @@
 import type { RouteModule } from "../http/context.ts";
+import { checkpointRoutes } from "./checkpoints/routes.ts";
+import type { CheckpointService } from "./checkpoints/service.ts";
 import { explanationRoutes } from "./explanations/routes.ts";
 import type { ExplanationService } from "./explanations/service.ts";
 import { modelRoutes } from "./models/routes.ts";
@@ -6,6 +8,8 @@ import type { ModelService } from "./models/service.ts";
 import { createOpenaiApi } from "./openai/compose.ts";
 import { scoreRoutes } from "./scores/routes.ts";
 import type { ScoreService } from "./scores/service.ts";
+import { trainingJobRoutes } from "./training/jobs/routes.ts";
+import type { TrainingJobService } from "./training/jobs/service.ts";
 import { trainingSessionRoutes } from "./training/sessions/routes.ts";
 import type { TrainingSessionService } from "./training/sessions/service.ts";
 
@@ -14,6 +18,8 @@ export interface Services {
   explanations: ExplanationService;
   scores: ScoreService;
   trainingSessions: TrainingSessionService;
+  jobs: TrainingJobService;
+  checkpoints: CheckpointService;
   /** Milliseconds. */
   now: () => number;
   /** A number in [0, 1). */
@@ -21,12 +27,15 @@ export interface Services {
 }
 
 /** Every resource, in the order in which the document lists them. */
-export function apiRoutes({ models, explanations, scores, trainingSessions, now, random }: Services): RouteModule[] {
+export function apiRoutes(services: Services): RouteModule[] {
+  const { models, explanations, scores, trainingSessions, jobs, checkpoints, now, random } = services;
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
     scoreRoutes({ scores }),
     trainingSessionRoutes({ sessions: trainingSessions }),
+    trainingJobRoutes({ jobs, checkpoints }),
+    checkpointRoutes({ checkpoints }),
     createOpenaiApi({ registry: models, now, random }),
   ];
 }

@@ -3,6 +3,8 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { RouteModule } from "./context.ts";
 
+export type Labelled<L extends string> = readonly { labels: Record<L, string>; value: number }[];
+
 export interface Metrics {
   readonly registry: Registry;
   observeRequest(request: { method: string; route: string; status: number; seconds: number }): void;
@@ -13,7 +15,7 @@ export interface Metrics {
     name: string,
     help: string,
     labelNames: readonly L[],
-    read: () => readonly { labels: Record<L, string>; value: number }[],
+    read: () => Labelled<L> | Promise<Labelled<L>>,
   ): void;
   /** A counter that is read when /metrics is; what it reads must never fall. */
   total(name: string, help: string, read: () => number): void;
@@ -64,10 +66,11 @@ export function createMetrics(options: { process?: boolean } = {}): Metrics {
         help,
         labelNames,
         registers,
-        collect() {
+        async collect() {
+          const values = await read();
           this.reset();
           // Several values of the same labels count together.
-          for (const { labels, value } of read()) this.inc(labels, value);
+          for (const { labels, value } of values) this.inc(labels, value);
         },
       });
     },

@@ -12,6 +12,8 @@ const TAGS: readonly (readonly [name: string, description: string])[] = [
   ["Explanations", "What teachers write: once, streamed, or several ranked by a student."],
   ["Scores", "The reward of an explanation and its parts, per token if wanted."],
   ["Training", "Weights that learn: sessions whose caller writes the loop."],
+  ["Training jobs", "Teachers and students that learn, in jobs that survive restarts."],
+  ["Checkpoints", "Weights that training saved."],
   ["OpenAI-compatible", "The routes of OpenAI's API that existing clients use, with vLLM's extensions."],
   ["Server", "Probes, version, metrics."],
 ];

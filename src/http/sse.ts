@@ -37,6 +37,8 @@ export interface StreamOptions {
   pingMs?: number;
   /** First sequence number (default 0): a replayed stream goes on where it stopped. */
   firstSequenceNumber?: number;
+  /** Its ids are those of kept events: an error gets none, or a client that comes back would miss the event of that number. */
+  replayed?: boolean;
 }
 
 /**
@@ -57,7 +59,8 @@ export function sse(
   };
   return respond(c, options, {
     run: (signal, { write }) => run({ signal, send: (type, data) => write(frame(type, data)) }),
-    failure: (body) => frame("error", body),
+    failure: (body) =>
+      options.replayed ? `event: error\ndata: ${JSON.stringify({ type: "error", ...body })}\n\n` : frame("error", body),
     done: "",
   });
 }

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { createPreparation, type Preparation } from "../../src/api/models/preparation.ts";
 import type { ModelRegistry } from "../../src/api/models/registry.ts";
 import { modelRoutes } from "../../src/api/models/routes.ts";
-import { createModelService, type ModelService } from "../../src/api/models/service.ts";
+import { createModelService, type ModelService, type ModelServiceDeps } from "../../src/api/models/service.ts";
 import type { Database } from "../../src/db/database.ts";
 import { createModelStore } from "../../src/db/model-store.ts";
 import type { Engine } from "../../src/engine/engine.ts";
@@ -60,6 +60,8 @@ export interface ModelsOptions {
   allowedHosts?: readonly string[];
   credentials?: Readonly<Record<string, string>>;
   train?: Engine["train"];
+  findCheckpoint?: ModelServiceDeps["findCheckpoint"];
+  jobsOn?: ModelServiceDeps["jobsOn"];
 }
 
 export function createModelsFixture(options: ModelsOptions): ModelsFixture {
@@ -94,6 +96,7 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
     text,
     modelsDirs: [directory],
     cacheRoots: [],
+    checkpointsDir: path.join(directory, "checkpoints"),
     async materialiseGguf(file) {
       converted.push(path.basename(file));
       if (!options.materialiseGguf) throw fail("invalid_checkpoint", "not a GGUF file");
@@ -116,6 +119,8 @@ export function createModelsFixture(options: ModelsOptions): ModelsFixture {
     placement,
     engine,
     resources: { threads: 1, budgetBytes },
+    findCheckpoint: options.findCheckpoint ?? (async () => undefined),
+    jobsOn: options.jobsOn ?? (async () => []),
   });
   const app = createApp({ routes: [modelRoutes({ models: service })], authenticate: null, strictJson: true });
   return {

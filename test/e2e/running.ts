@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
-import { compose } from "../../src/compose.ts";
+import { type ComposeOptions, compose } from "../../src/compose.ts";
 import { loadConfig } from "../../src/config.ts";
 
 export const GOLDEN = fileURLToPath(new URL("../golden/models", import.meta.url));
@@ -18,7 +18,11 @@ export interface Running {
 }
 
 /** The whole program on a free port with a data directory of its own; `env` overrides settings. */
-export async function startPreceptor(env: Record<string, string> = {}, keep?: string): Promise<Running> {
+export async function startPreceptor(
+  env: Record<string, string> = {},
+  keep?: string,
+  options: ComposeOptions = {},
+): Promise<Running> {
   const dataDir = keep ?? (await mkdtemp(path.join(tmpdir(), "preceptor-e2e-")));
   const config = loadConfig({
     PRECEPTOR_PORT: "0",
@@ -29,7 +33,7 @@ export async function startPreceptor(env: Record<string, string> = {}, keep?: st
     HF_HOME: path.join(dataDir, "hf"),
     ...env,
   });
-  const app = await compose(config, pino({ level: "silent" }));
+  const app = await compose(config, pino({ level: process.env.TEST_LOG ?? "silent" }), options);
   const call = async (route: string, init: RequestInit, allowed: readonly number[]): Promise<never> => {
     const response = await fetch(app.url + route, init);
     const text = await response.text();

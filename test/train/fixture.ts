@@ -48,23 +48,23 @@ export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
   const base = await engine.open(checkpoint, OPTIONS);
   const published: unknown[] = [];
   const checkpoints: CheckpointRecord[] = [];
+  const use = async (model: string, role: "teacher" | "student"): Promise<ModelInUse> => ({
+    id: model,
+    version: 1,
+    checkpoint,
+    adapter: null,
+    engine: base,
+    options: OPTIONS,
+    text,
+    format: role === "teacher" ? TEACHER_FORMAT : STUDENT_FORMAT,
+    contextLength: 256,
+    eosIds: [END_ID],
+    release: () => undefined,
+  });
   const deps: TrainingDeps = {
     engine,
-    async use(model, role): Promise<ModelInUse> {
-      return {
-        id: model,
-        version: 1,
-        checkpoint,
-        adapter: null,
-        engine: base,
-        options: OPTIONS,
-        text,
-        format: role === "teacher" ? TEACHER_FORMAT : STUDENT_FORMAT,
-        contextLength: 256,
-        eosIds: [END_ID],
-        release: () => undefined,
-      };
-    },
+    use,
+    serve: (model) => use(model, "student"),
     dataset: async () => datasetOf(rows),
     queue: {
       lastCheckpoint: async (jobId) => checkpoints.filter((one) => one.jobId === jobId && !one.deletedAt).at(-1),
@@ -72,6 +72,8 @@ export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
         rows: checkpoints.filter((one) => one.jobId === jobId && !one.deletedAt).reverse(),
         hasMore: false,
       }),
+      findCheckpoint: async (id) => checkpoints.find((one) => one.id === id && !one.deletedAt),
+      needing: async () => [],
       async removeCheckpoint(id) {
         for (const one of checkpoints) if (one.id === id) one.deletedAt = new Date();
         return true;
@@ -121,7 +123,7 @@ export function datasetOf(rows: TrainingRow[], contentHash = "sha256:rows"): Tra
   };
 }
 
-export const LORA = { r: 4, lora_alpha: 8, target_modules: TARGET_MODULES, use_rslora: false };
+export const LORA = { r: 4, lora_alpha: 8, target_modules: [...TARGET_MODULES], use_rslora: false };
 
 export function rltConfig(changes: Partial<TrainingConfig> = {}, steps = 4): TrainingConfig {
   return {
@@ -146,6 +148,7 @@ export function rltConfig(changes: Partial<TrainingConfig> = {}, steps = 4): Tra
     eval: null,
     budget: { tokens: null, seconds: null },
     seed: 11,
+    from_checkpoint: null,
     suffix: null,
     ...changes,
   };

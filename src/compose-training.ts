@@ -1,0 +1,60 @@
+/** What compose.ts needs for jobs: their handlers, where they put their files, and how many there are. */
+import path from "node:path";
+import { KINDS } from "./api/training/jobs/resource.ts";
+import { createModelUse } from "./api/training/use.ts";
+import type { ModelService } from "./api/models/service.ts";
+import type { Config } from "./config.ts";
+import type { Engine } from "./engine/engine.ts";
+import type { Metrics } from "./http/metrics.ts";
+import type { JobQueue } from "./jobs/queue.ts";
+import type { JobHandler } from "./jobs/run-job.ts";
+import type { DatasetSource } from "./train/datasets.ts";
+import { runTraining, type TrainingDeps } from "./train/handler.ts";
+
+export interface TrainingParts {
+  config: Config;
+  models: ModelService;
+  engine: Engine;
+  queue: JobQueue;
+  datasets: DatasetSource;
+  artifacts: string;
+}
+
+export function trainingHandlers({
+  config,
+  models,
+  engine,
+  queue,
+  datasets,
+  artifacts,
+}: TrainingParts): Record<string, JobHandler> {
+  const deps: TrainingDeps = {
+    engine,
+    ...createModelUse(models),
+    dataset: (id) => datasets.open(id),
+    queue,
+    publish: ({ config: { model, role, suffix }, checkpoint }) => models.publish({ model, role, suffix, checkpoint }),
+    artifacts,
+    scratch: path.join(config.dataDir, "scratch"),
+    allowedHosts: config.allowedHosts,
+    fetch,
+    clock: { now: () => performance.now() },
+  };
+  const train: JobHandler = (context) => runTraining(deps, context);
+  return Object.fromEntries(Object.values(KINDS).map((kind) => [kind, train]));
+}
+
+/** `file:` of PRECEPTOR_ARTIFACTS. */
+export function artifactsFolder({ artifacts, dataDir }: Config, log: { warn(message: string): void }): string {
+  if (artifacts.startsWith("file:")) return artifacts.slice("file:".length);
+  log.warn("PRECEPTOR_ARTIFACTS: s3 is not built yet; checkpoints are kept in the data directory");
+  return path.join(dataDir, "artifacts");
+}
+
+export function gaugeJobs(metrics: Metrics, queue: Pick<JobQueue, "counts">): void {
+  metrics.gauges("preceptor_jobs", "Jobs by kind and status", ["kind", "status"], async () => {
+    // A scrape shows everything else while the database is away.
+    const found = await queue.counts().catch(() => []);
+    return found.map(({ kind, status, count }) => ({ labels: { kind, status }, value: count }));
+  });
+}
