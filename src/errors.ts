@@ -31,6 +31,7 @@ export const CATALOGUE = {
   estimator_needs_shared_tokenizer: [400, "invalid_request_error"],
   unsupported_by_backend: [400, "invalid_request_error"],
   empty_loss: [400, "invalid_request_error"],
+  invalid_dataset: [400, "invalid_request_error"],
   // 400: a model that cannot be registered
   model_source_not_allowed: [400, "invalid_request_error"],
   model_source_not_found: [400, "invalid_request_error"],
@@ -74,6 +75,7 @@ export const CATALOGUE = {
   draining: [503, "unavailable_error"],
   database_unavailable: [503, "unavailable_error"],
   data_dir_locked: [503, "unavailable_error"],
+  insufficient_storage: [507, "unavailable_error"],
 } as const satisfies Record<string, readonly [number, ErrorType]>;
 
 export type ErrorCode = keyof typeof CATALOGUE;
@@ -83,8 +85,16 @@ export interface ErrorDetails {
   param?: string | undefined;
   /** Sent as `Retry-After` (seconds). */
   retryAfterSeconds?: number;
+  /** Of a file: what is wrong, line by line. */
+  lines?: readonly BadLine[] | undefined;
   /** Kept for the log, never sent. */
   cause?: unknown;
+}
+
+export interface BadLine {
+  /** From 1. */
+  line: number;
+  reason: string;
 }
 
 /** What the API sends under `error`. */
@@ -93,12 +103,15 @@ export interface ErrorBody {
   type: ErrorType;
   param: string | null;
   code: ErrorCode;
+  /** Of a bad file: its first bad lines. */
+  lines?: BadLine[];
 }
 
 export class PreceptorError extends Error {
   readonly code: ErrorCode;
   readonly param: string | undefined;
   readonly retryAfterSeconds: number | undefined;
+  readonly lines: readonly BadLine[] | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -106,6 +119,7 @@ export class PreceptorError extends Error {
     this.code = code;
     this.param = details.param;
     this.retryAfterSeconds = details.retryAfterSeconds;
+    this.lines = details.lines;
   }
 
   get status(): number {
@@ -113,7 +127,13 @@ export class PreceptorError extends Error {
   }
 
   toBody(): ErrorBody {
-    return { message: this.message, type: CATALOGUE[this.code][1], param: this.param ?? null, code: this.code };
+    return {
+      message: this.message,
+      type: CATALOGUE[this.code][1],
+      param: this.param ?? null,
+      code: this.code,
+      ...(this.lines === undefined ? {} : { lines: [...this.lines] }),
+    };
   }
 }
 

@@ -49,6 +49,10 @@ export const errorSchema = z
       type: z.enum([...new Set(Object.values(CATALOGUE).map(([, type]) => type))] as [string, ...string[]]),
       param: z.string().nullable().openapi({ description: "Path of the offending field, e.g. `items.0.question`." }),
       code: z.enum(Object.keys(CATALOGUE) as [ErrorCode, ...ErrorCode[]]),
+      lines: z
+        .array(z.object({ line: z.int(), reason: z.string() }))
+        .optional()
+        .openapi({ description: "With `invalid_dataset`: the first bad lines of a file (or rows of a body), from 1." }),
     }),
   })
   .openapi("Error");

@@ -1,6 +1,7 @@
+import { datasets } from "./datasets.ts";
 import { explanations } from "./explanations.ts";
 import { checkpoints, jobEvents, jobMetrics, jobs } from "./jobs.ts";
 import { models, modelVersions } from "./models.ts";
 
 /** All tables, as Drizzle's type parameter wants them. */
-export const schema = { models, modelVersions, explanations, jobs, jobEvents, jobMetrics, checkpoints };
+export const schema = { models, modelVersions, explanations, jobs, jobEvents, jobMetrics, checkpoints, datasets };
