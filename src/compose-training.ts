@@ -1,8 +1,8 @@
 /** What compose.ts needs for jobs: their handlers, where they put their files, and how many there are. */
 import path from "node:path";
+import type { ModelService } from "./api/models/service.ts";
 import { KINDS } from "./api/training/jobs/resource.ts";
 import { createModelUse } from "./api/training/use.ts";
-import type { ModelService } from "./api/models/service.ts";
 import type { Config } from "./config.ts";
 import type { Engine } from "./engine/engine.ts";
 import type { Metrics } from "./http/metrics.ts";
@@ -42,13 +42,6 @@ export function trainingHandlers({
   };
   const train: JobHandler = (context) => runTraining(deps, context);
   return Object.fromEntries(Object.values(KINDS).map((kind) => [kind, train]));
-}
-
-/** `file:` of PRECEPTOR_ARTIFACTS. */
-export function artifactsFolder({ artifacts, dataDir }: Config, log: { warn(message: string): void }): string {
-  if (artifacts.startsWith("file:")) return artifacts.slice("file:".length);
-  log.warn("PRECEPTOR_ARTIFACTS: s3 is not built yet; checkpoints are kept in the data directory");
-  return path.join(dataDir, "artifacts");
 }
 
 export function gaugeJobs(metrics: Metrics, queue: Pick<JobQueue, "counts">): void {

@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import path from "node:path";
 import type { Logger } from "pino";
 import { createCheckpointService } from "./api/checkpoints/service.ts";
+import { createDatasetService } from "./api/datasets/service.ts";
 import { createExplanationService, type ExplanationService } from "./api/explanations/service.ts";
 import { registerFound } from "./api/models/found.ts";
 import { createPreparation } from "./api/models/preparation.ts";
@@ -13,9 +14,11 @@ import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
 import { createTrainingJobService } from "./api/training/jobs/service.ts";
 import { createTrainingSessionService, type TrainingSessionService } from "./api/training/sessions/service.ts";
-import { artifactsFolder, gaugeJobs, trainingHandlers } from "./compose-training.ts";
+import { artifactsDirectory, createFileArtifacts, sweepStaging } from "./artifacts/files.ts";
+import { gaugeJobs, trainingHandlers } from "./compose-training.ts";
 import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
+import { createDatasetStore } from "./db/dataset-store.ts";
 import { createExplanationStore } from "./db/explanation-store.ts";
 import { withModelCache } from "./db/model-cache.ts";
 import { createModelStore } from "./db/model-store.ts";
@@ -35,8 +38,8 @@ import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
 import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
-import { createCheckpointFiles } from "./train/checkpoint-store.ts";
-import { type DatasetSource, NO_DATASETS } from "./train/datasets.ts";
+import { createCheckpointStore } from "./train/checkpoint-store.ts";
+import type { DatasetSource } from "./train/datasets.ts";
 import { openScratch } from "./train/scratch.ts";
 import { VERSION } from "./version.ts";
 import { webRoutes } from "./web/routes.ts";
@@ -64,7 +67,7 @@ export async function compose(config: Config, log: Logger, options: ComposeOptio
     }
   };
   try {
-    return await build({ role: "all", datasets: NO_DATASETS, ...options }, config, log, early.log, {
+    return await build(options, config, log, early.log, {
       onClose: (close) => stack.push(close),
       closeAll,
     });
@@ -97,7 +100,7 @@ function holdBack(log: Logger): { log: Notices; release(): void } {
 }
 
 async function build(
-  { role, datasets }: Required<ComposeOptions>,
+  { role = "all", datasets: given }: ComposeOptions,
   config: Config,
   log: Logger,
   early: Notices,
@@ -106,12 +109,13 @@ async function build(
   for (const warning of config.warnings) early.warn(warning);
   const cacheDir = path.join(config.dataDir, "cache");
   await mkdir(cacheDir, { recursive: true });
+  const artifactsDir = artifactsDirectory(config.artifacts);
+  await sweepStaging(artifactsDir, Date.now());
 
   const database = await openDatabase({ dataDir: config.dataDir, databaseUrl: config.databaseUrl, log });
   onClose(() => database.close());
   const queue = createJobQueue(database.db);
-  const artifacts = artifactsFolder(config, early);
-  const checkpointsDir = path.join(artifacts, "checkpoints");
+  const checkpointsDir = path.join(artifactsDir, "checkpoints");
   const text = createTextService();
   onClose(() => text.close());
   const engine = createOnnxEngine({ cacheDir });
@@ -183,10 +187,17 @@ async function build(
     // As a configuration names it: "model":"id@3".
     jobsOn: (id) => queue.needing(`"${id}@`),
   });
+  const datasets = createDatasetService({
+    store: createDatasetStore(database.db, now),
+    artifacts: createFileArtifacts({ directory: artifactsDir }),
+    maxFileBytes: config.http.maxDatasetBytes,
+    usedBy: async (id) => (await queue.needing(id))[0],
+  });
+  const source = given ?? { open: (id: string) => datasets.openDataset(id, { param: "dataset" }) };
   const startRunner = () =>
     createJobRunner({
       queue,
-      handlers: trainingHandlers({ config, models, engine, queue, datasets, artifacts }),
+      handlers: trainingHandlers({ config, models, engine, queue, datasets: source, artifacts: artifactsDir }),
       workerId: `${hostname()} ${process.pid}`,
       log,
       now: () => performance.now(),
@@ -216,7 +227,7 @@ async function build(
     models,
     engine,
     placement,
-    checkpoints: createCheckpointFiles(path.join(config.dataDir, "artifacts", "checkpoints"), now),
+    checkpoints: createCheckpointStore(checkpointsDir, queue.addLooseCheckpoint),
     directory: scratch.directory,
     budgetBytes: config.modelMemoryBytes,
     now,
@@ -224,13 +235,12 @@ async function build(
   });
   onClose(() => trainingSessions.close());
   onClose(sweepSessions(trainingSessions, log));
-
   const lifecycle = createLifecycle();
   metrics.gauge("preceptor_background_waiting", "Explanations in the background that wait for a place", () =>
     explanations.waiting(),
   );
   gaugeJobs(metrics, queue);
-  const checking = { models, datasets, allowedHosts: config.allowedHosts, random: Math.random };
+  const checking = { models, datasets: source, allowedHosts: config.allowedHosts, random: Math.random };
   const app = createApp({
     routes: [
       ...apiRoutes({
@@ -240,6 +250,7 @@ async function build(
         trainingSessions,
         jobs: createTrainingJobService({ ...checking, queue }),
         checkpoints: createCheckpointService({ queue, directory: checkpointsDir, usedBy: models.madeOf }),
+        datasets,
         now: Date.now,
         random: Math.random,
       }),

@@ -47,6 +47,7 @@ export interface HttpConfig {
   corsOrigins: readonly string[];
   metricsOpenOnLoopback: boolean;
   maxBodyBytes: number;
+  maxDatasetBytes: number;
   shutdownGraceMs: number;
 }
 
@@ -99,6 +100,7 @@ export function loadConfig(env: Env = process.env, options: { serving?: boolean;
       corsOrigins: e.PRECEPTOR_CORS_ORIGINS,
       metricsOpenOnLoopback: e.PRECEPTOR_METRICS_OPEN,
       maxBodyBytes: e.PRECEPTOR_MAX_BODY_MB * 1024 * 1024,
+      maxDatasetBytes: e.PRECEPTOR_MAX_DATASET_MB * 1024 * 1024,
       shutdownGraceMs: e.PRECEPTOR_SHUTDOWN_GRACE_S * 1000,
     },
     serverUrl: e.PRECEPTOR_URL,

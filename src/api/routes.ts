@@ -1,6 +1,8 @@
 import type { RouteModule } from "../http/context.ts";
 import { checkpointRoutes } from "./checkpoints/routes.ts";
 import type { CheckpointService } from "./checkpoints/service.ts";
+import { datasetRoutes } from "./datasets/routes.ts";
+import type { DatasetService } from "./datasets/service.ts";
 import { explanationRoutes } from "./explanations/routes.ts";
 import type { ExplanationService } from "./explanations/service.ts";
 import { modelRoutes } from "./models/routes.ts";
@@ -20,6 +22,7 @@ export interface Services {
   trainingSessions: TrainingSessionService;
   jobs: TrainingJobService;
   checkpoints: CheckpointService;
+  datasets: DatasetService;
   /** Milliseconds. */
   now: () => number;
   /** A number in [0, 1). */
@@ -28,7 +31,7 @@ export interface Services {
 
 /** Every resource, in the order in which the document lists them. */
 export function apiRoutes(services: Services): RouteModule[] {
-  const { models, explanations, scores, trainingSessions, jobs, checkpoints, now, random } = services;
+  const { models, explanations, scores, trainingSessions, jobs, checkpoints, datasets, now, random } = services;
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
@@ -36,6 +39,7 @@ export function apiRoutes(services: Services): RouteModule[] {
     trainingSessionRoutes({ sessions: trainingSessions }),
     trainingJobRoutes({ jobs, checkpoints }),
     checkpointRoutes({ checkpoints }),
+    datasetRoutes({ datasets }),
     createOpenaiApi({ registry: models, now, random }),
   ];
 }

@@ -7,6 +7,8 @@ export type Env = Readonly<Record<string, string | undefined>>;
 
 /** Bodies: two million tokens of text. More is a data set, not a request. */
 export const DEFAULT_MAX_BODY_MB = 8;
+/** Files of datasets: a hundred thousand questions with long chains of thought. They go to disk, not into memory. */
+export const DEFAULT_MAX_DATASET_MB = 1024;
 /** Orchestrators kill 30 s after asking (Kubernetes) or 10 s (Docker's default; compose.yaml raises it). */
 const SHUTDOWN_GRACE_S = 25;
 
@@ -66,6 +68,7 @@ export const variables = z.object({
     .default([]),
   PRECEPTOR_METRICS_OPEN: flag,
   PRECEPTOR_MAX_BODY_MB: wholeNumber(1, 1024).default(DEFAULT_MAX_BODY_MB),
+  PRECEPTOR_MAX_DATASET_MB: wholeNumber(1, 1024 * 1024).default(DEFAULT_MAX_DATASET_MB),
   PRECEPTOR_SHUTDOWN_GRACE_S: wholeNumber(0, 3600).default(SHUTDOWN_GRACE_S),
   PRECEPTOR_URL: httpUrl.optional(),
 });

@@ -8,6 +8,8 @@ import type { ApiContext, ApiEnv } from "./context.ts";
 import { assertModest } from "./json-shape.ts";
 
 const JSON_TYPE = /^application\/([\w.+-]+\+)?json\s*(;|$)/i;
+/** 8 MiB in two minutes is a slow line, slower is none. */
+const ARRIVAL_LIMIT_MS = 120_000;
 
 export function jsonBodyReader(maxBytes: number): MiddlewareHandler<ApiEnv> {
   return async function jsonBodyReader(c, next) {
@@ -32,10 +34,11 @@ async function readBounded(c: ApiContext, maxBytes: number): Promise<Uint8Array>
   if (Number(c.req.header("content-length") ?? 0) > maxBytes) throw tooLarge(c, maxBytes);
   const chunks: Uint8Array[] = [];
   let size = 0;
+  const deadline = performance.now() + ARRIVAL_LIMIT_MS;
   // A stated length does not bind every transport, so what arrives is counted too.
   const reader = c.req.raw.body?.getReader();
   while (reader) {
-    const { done, value } = await reader.read();
+    const { done, value } = await inTime(reader.read(), deadline);
     if (done) break;
     size += value.byteLength;
     if (size > maxBytes) {
@@ -45,6 +48,19 @@ async function readBounded(c: ApiContext, maxBytes: number): Promise<Uint8Array>
     chunks.push(value);
   }
   return Buffer.concat(chunks, size);
+}
+
+async function inTime<T>(read: Promise<T>, deadline: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const refuse = (): void => reject(fail("invalid_request", "The request body took too long to arrive."));
+    timer = setTimeout(refuse, deadline - performance.now());
+  });
+  try {
+    return await Promise.race([read, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function tooLarge(c: ApiContext, maxBytes: number): Error {

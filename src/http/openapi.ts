@@ -14,6 +14,7 @@ const TAGS: readonly (readonly [name: string, description: string])[] = [
   ["Training", "Weights that learn: sessions whose caller writes the loop."],
   ["Training jobs", "Teachers and students that learn, in jobs that survive restarts."],
   ["Checkpoints", "Weights that training saved."],
+  ["Datasets", "Questions with solutions, for training and distillation. Immutable, named by what they contain."],
   ["OpenAI-compatible", "The routes of OpenAI's API that existing clients use, with vLLM's extensions."],
   ["Server", "Probes, version, metrics."],
 ];

@@ -2,6 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { newId } from "../http/ids.ts";
+import type { JobQueue } from "../jobs/queue.ts";
+import { weightsHashOf } from "./checkpoint.ts";
 
 export interface NewCheckpoint {
   kind: "adapter" | "full";
@@ -22,14 +24,17 @@ export interface CheckpointStore {
   create(checkpoint: NewCheckpoint): Promise<StoredCheckpoint>;
 }
 
-/** Directories `<root>/ckpt_…` and nothing else. */
-export function createCheckpointFiles(root: string, now: () => Date): CheckpointStore {
+/** Directories `<root>/ckpt_…`, noted by `add`. */
+export function createCheckpointStore(root: string, add: JobQueue["addLooseCheckpoint"]): CheckpointStore {
   return {
-    async create({ write }) {
+    async create({ kind, config, write }) {
       await mkdir(root, { recursive: true });
       const id = newId("ckpt");
-      const { step } = await write(path.join(root, id));
-      return { id, step, createdAt: now() };
+      const directory = path.join(root, id);
+      const { step } = await write(directory);
+      const weightsHash = await weightsHashOf(directory, kind);
+      const { createdAt } = await add({ id, step, kind, artifact: `checkpoints/${id}`, weightsHash, config });
+      return { id, step, createdAt };
     },
   };
 }

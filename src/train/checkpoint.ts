@@ -4,6 +4,8 @@ import { cp, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import type { TrainingModel } from "../engine/engine.ts";
 import { fail } from "../errors.ts";
+import { openAdapter } from "../model/adapter.ts";
+import { openCheckpoint } from "../model/open.ts";
 import { syncDirectory } from "../sync-directory.ts";
 import type { RunState } from "./run.ts";
 
@@ -53,6 +55,11 @@ export function createRunCheckpoints(root: string): RunCheckpoints {
     },
     remove: (directory) => rm(directory, { recursive: true, force: true }),
   };
+}
+
+/** Identity of saved weights: an adapter's content, or samples of every tensor. */
+export async function weightsHashOf(directory: string, kind: "adapter" | "full"): Promise<string> {
+  return kind === "full" ? (await openCheckpoint(directory)).weightsHash : (await openAdapter(directory, null)).hash;
 }
 
 const isFull = (error: unknown): boolean => error instanceof Error && "code" in error && error.code === "ENOSPC";

@@ -7,13 +7,6 @@ export interface DatasetSource {
   open(id: string): Promise<TrainingDataset>;
 }
 
-/** A server that keeps no datasets. */
-export const NO_DATASETS: DatasetSource = {
-  async open(id) {
-    throw noDataset(id);
-  },
-};
-
 export function noDataset(id: string): Error {
   return fail("not_found", `no dataset ${JSON.stringify(id.slice(0, 80))} exists here`, { param: "dataset" });
 }

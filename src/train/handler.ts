@@ -13,7 +13,7 @@ import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
 import { openCheckpoint } from "../model/open.ts";
 import { type FormatSpec, studentFormat, teacherFormat } from "../rlt/formats.ts";
 import type { TextModel } from "../text/text.ts";
-import { createRunCheckpoints, type RunCheckpoints } from "./checkpoint.ts";
+import { createRunCheckpoints, type RunCheckpoints, weightsHashOf } from "./checkpoint.ts";
 import { type TrainingConfig, totalSteps } from "./config.ts";
 import { openMetricsFile } from "./metrics-file.ts";
 import { type Current, createPolicy, type Policy } from "./policy.ts";
@@ -388,8 +388,7 @@ async function saveCheckpoint(saving: Saving, state: RunState, how: { best: bool
   const { context, config, checkpoints, policy, kind, hashes } = saving;
   const id = `ckpt_${randomBytes(CHECKPOINT_ID_BYTES).toString("hex")}`;
   const directory = await checkpoints.save(id, { training: policy.training, state, reference: saving.reference() });
-  const weightsHash =
-    kind === "full" ? (await openCheckpoint(directory)).weightsHash : (await openAdapter(directory, null)).hash;
+  const weightsHash = await weightsHashOf(directory, kind);
   await context.checkpoint({
     id,
     step: state.step + saving.offset(),

@@ -9,7 +9,7 @@ import type { Database } from "../../src/db/database.ts";
 import type { Trainable, TrainingModel } from "../../src/engine/engine.ts";
 import { createApp } from "../../src/http/app.ts";
 import type { ApiApp, Principal } from "../../src/http/context.ts";
-import { createCheckpointFiles } from "../../src/train/checkpoint-store.ts";
+import { createCheckpointStore } from "../../src/train/checkpoint-store.ts";
 import { openTestDatabase } from "../db/databases.ts";
 import {
   type Answer,
@@ -73,7 +73,13 @@ beforeAll(async () => {
     models: fixture.service,
     engine: fixture.engine,
     placement: fixture.placement,
-    checkpoints: createCheckpointFiles(path.join(directory, "checkpoints"), () => new Date(5000)),
+    checkpoints: createCheckpointStore(path.join(directory, "checkpoints"), async (one) => ({
+      ...one,
+      jobId: null,
+      isBest: false,
+      createdAt: new Date(5000),
+      deletedAt: null,
+    })),
     directory: path.join(directory, "sessions"),
     budgetBytes: BUDGET_BYTES,
     now: () => new Date(1000),
