@@ -14,7 +14,7 @@ import { createDatasetStore } from "../../src/db/dataset-store.ts";
 import { createApp } from "../../src/http/app.ts";
 import { createLifecycle } from "../../src/http/lifecycle.ts";
 import { startServer } from "../../src/http/server.ts";
-import { createJobQueue, createJobQueue } from "../../src/jobs/queue.ts";
+import { createJobQueue } from "../../src/jobs/queue.ts";
 import { describeDatabases } from "../db/databases.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "preceptor-datasets-"));

@@ -106,11 +106,9 @@ export const budgetSchema = z
   .strictObject({ tokens: count(1).optional(), seconds: z.number().gt(0).max(MANY).optional() })
   .openapi("TrainingBudget", { description: "Spent, the job ends with its last checkpoint and a job.warning." });
 
-const suffixSchema = slugSchema
-  .max(40)
-  .openapi({
-    description: "The result is registered as <id>-<suffix>; without one it is the next version of its own model.",
-  });
+const suffixSchema = slugSchema.max(40).openapi({
+  description: "The result is registered as <id>-<suffix>; without one it is the next version of its own model.",
+});
 
 const seedSchema = count(0, Number.MAX_SAFE_INTEGER).openapi({ description: "Wins over hyperparameters.seed." });
 

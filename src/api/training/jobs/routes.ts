@@ -2,12 +2,11 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { fail } from "../../../errors.ts";
 import { requireScope } from "../../../http/auth.ts";
 import type { ApiContext, RouteModule } from "../../../http/context.ts";
-import { toList } from "../../../http/list.ts";
+import { listQuery, toList } from "../../../http/list.ts";
 import { jsonBody, jsonOrEvents, jsonResponse } from "../../../http/schemas.ts";
 import { sse } from "../../../http/sse.ts";
 import { checkpointListSchema } from "../../checkpoints/schemas.ts";
 import type { CheckpointService } from "../../checkpoints/service.ts";
-import { listQuery } from "../../../http/list.ts";
 import { createTrainingJobSchema, forkSchema } from "./request-schemas.ts";
 import {
   listEventsQuery,

@@ -53,14 +53,10 @@ const MAX_QUERY = 2_000;
 export const listTrainingJobsQuery = listQuery.extend({
   status: statusSchema.optional(),
   method: z.enum(["sft", "rlt"]).optional(),
-  metadata: z
-    .string()
-    .max(MAX_QUERY)
-    .optional()
-    .openapi({
-      description: "`key:value`; several, all of which must fit, are separated by commas.",
-      example: "run:7",
-    }),
+  metadata: z.string().max(MAX_QUERY).optional().openapi({
+    description: "`key:value`; several, all of which must fit, are separated by commas.",
+    example: "run:7",
+  }),
 });
 
 export const trainingEventSchema = z
