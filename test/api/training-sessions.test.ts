@@ -9,7 +9,6 @@ import type { Database } from "../../src/db/database.ts";
 import type { Trainable, TrainingModel } from "../../src/engine/engine.ts";
 import { createApp } from "../../src/http/app.ts";
 import type { ApiApp, Principal } from "../../src/http/context.ts";
-import { createCheckpointStore } from "../../src/train/checkpoint-store.ts";
 import { openTestDatabase } from "../db/databases.ts";
 import {
   type Answer,
@@ -73,13 +72,14 @@ beforeAll(async () => {
     models: fixture.service,
     engine: fixture.engine,
     placement: fixture.placement,
-    checkpoints: createCheckpointStore(path.join(directory, "checkpoints"), async (one) => ({
-      ...one,
-      jobId: null,
-      isBest: false,
-      createdAt: new Date(5000),
-      deletedAt: null,
-    })),
+    checkpoints: {
+      // The fake engine writes no files that could be hashed.
+      create: async ({ write }) => ({
+        id: "ckpt_fake",
+        ...(await write(path.join(directory, "ckpt_fake"))),
+        createdAt: new Date(5000),
+      }),
+    },
     directory: path.join(directory, "sessions"),
     budgetBytes: BUDGET_BYTES,
     now: () => new Date(1000),
