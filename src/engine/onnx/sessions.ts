@@ -113,7 +113,10 @@ export function openSessions(
     const key = `${kind} ${lora}`;
     const known =
       trunks.get(key) ??
-      createSession(encodeModel(TRUNKS[kind](checkpoint, { lora, packed: matrices, padRows: evenRows })), options);
+      createSession(
+        encodeModel(TRUNKS[kind](checkpoint, { lora, packed: matrices, padRows: evenRows || lora })),
+        options,
+      );
     trunks.set(key, known);
     return known;
   };
@@ -180,7 +183,9 @@ export function openSessions(
     const prompts = Array.from({ length: B }, (_, b) => (shared ? prompt.length : prompt.lengths[b]!));
     const lengths = past.lengths.slice(0, B);
     const positions = BigInt64Array.from(prompts, (length, b) => BigInt(length + lengths[b]!));
-    const fed = evenRows && B % 2 === 1 ? padded(ids, 1) : ids;
+    // An adapter's matrices are not packed beforehand, and a single row times such a matrix is summed in another order.
+    const even = evenRows || adapter !== null;
+    const fed = even && B % 2 === 1 ? padded(ids, 1) : ids;
     const feeds: Record<string, Tensor> = {
       ids: tensor("int32", [fed.length, 1], fed),
       positions: tensor("int64", [B, 1], positions),
