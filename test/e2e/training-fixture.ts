@@ -49,12 +49,7 @@ export function inMemory(rows: readonly TrainingRow[]): TrainingDataset {
 /** A models directory with the miniature. */
 export async function miniatureDirectory(): Promise<{ directory: string; remove(): Promise<void> }> {
   const directory = await mkdtemp(path.join(tmpdir(), "preceptor-training-"));
-  const config = miniatureConfig("llama", {
-    num_hidden_layers: 2,
-    hidden_size: 64,
-    intermediate_size: 128,
-    head_dim: 16,
-  });
+  const config = miniatureConfig("llama", { num_hidden_layers: 2 });
   await writeModel(path.join(directory, "miniature"), config, randomWeights(modelConfig(config), 1));
   return { directory, remove: () => rm(directory, { recursive: true, force: true }) };
 }

@@ -1,0 +1,15 @@
+/** A whole server in a process of its own, to be killed: models directory, data directory, database URL ("": embedded). */
+import { startPreceptor } from "../running.ts";
+import { memoryDatasets } from "../training-fixture.ts";
+
+const [, , models = "", dataDir = "", databaseUrl = ""] = process.argv;
+const env = {
+  PRECEPTOR_MODELS_DIRS: models,
+  PRECEPTOR_THREADS: "1",
+  ...(databaseUrl ? { DATABASE_URL: databaseUrl } : {}),
+};
+const server = await startPreceptor(env, dataDir, { datasets: memoryDatasets() });
+process.stdout.write(`url ${server.url}\n`);
+for await (const _ of process.stdin);
+await server.close();
+process.stdout.write("closed\n");
