@@ -8,15 +8,14 @@ import type { JobContext } from "../jobs/context.ts";
 import type { HandlerResult } from "../jobs/finish.ts";
 import type { JobQueue } from "../jobs/queue.ts";
 import type { CheckpointRecord } from "../jobs/records.ts";
-import { openAdapter } from "../model/adapter.ts";
 import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
-import { openCheckpoint } from "../model/open.ts";
 import { type FormatSpec, studentFormat, teacherFormat } from "../rlt/formats.ts";
 import type { TextModel } from "../text/text.ts";
 import { createRunCheckpoints, type RunCheckpoints, weightsHashOf } from "./checkpoint.ts";
 import { type TrainingConfig, totalSteps } from "./config.ts";
 import { openMetricsFile } from "./metrics-file.ts";
-import { type Current, createPolicy, type Policy } from "./policy.ts";
+import { createPolicy, type Policy } from "./policy.ts";
+import { createReference, type Reference } from "./reference.ts";
 import { rlt } from "./rlt.ts";
 import { checkLength, type ExampleRow, studentRow, teacherRow } from "./rows.ts";
 import { type Clock, FRESH, type RunReport, type RunState, type Stopped } from "./run.ts";
@@ -114,7 +113,6 @@ async function train(
   if (then) requireSame(then, { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash });
   const resumed = before && (await checkpoints.read(checkpoints.directoryOf(before.id)));
   const state: RunState = resumed?.state ?? { ...FRESH, phase: config.warmup ? "warmup" : "main" };
-  let reference = resumed?.reference ?? null;
 
   const trainable = trainableOf(config, model);
   const training = await deps.engine.train(model.checkpoint, {
@@ -123,6 +121,9 @@ async function train(
     device: model.options.device,
   });
   const full = trainable.kind === "full" ? { engine: deps.engine, options: model.options } : null;
+  const base = { engine: model.engine, adapter: model.adapter };
+  const reference = createReference({ base, checkpoint: model.checkpoint, full, scratch }, resumed?.reference ?? null);
+  onEnd(() => reference.close());
   const policy = createPolicy({ training, checkpoint: model.checkpoint, full, base: model.engine, scratch });
   onEnd(() => policy.close());
   if (before) await policy.restore(checkpoints.directoryOf(before.id));
@@ -144,7 +145,7 @@ async function train(
     hashes,
     offset,
     allSteps,
-    reference: () => reference,
+    reference: reference.directory,
   };
   const report = await createReport(saving, state.step + offset());
   const phases = { deps, config, model, student, dataset, rows, policy, report, signal, clock: deps.clock, onEnd };
@@ -153,10 +154,11 @@ async function train(
   if (state.phase === "warmup") {
     stopped = await runSft(phases, config.warmup!, "teacher", state);
     if (!stopped) {
-      reference = path.join(scratch, "warmed-up");
-      await training.save(reference, { state: false });
+      const warmed = path.join(scratch, "warmed-up");
+      await training.save(warmed, { state: false });
+      await reference.set(warmed);
       // The optimizer's memory is of another loss.
-      await policy.restore(reference);
+      await policy.restore(warmed);
       Object.assign(state, { phase: "main", step: 0, best: null, worse: 0 });
     }
   }
@@ -164,7 +166,7 @@ async function train(
     stopped =
       config.method === "sft"
         ? await runSft(phases, config.hyperparameters, config.role, state)
-        : await runRlt(phases, state, () => reference);
+        : await runRlt(phases, state, reference);
   }
   return outcome(saving, stopped);
 }
@@ -271,7 +273,7 @@ async function runSft(
   );
 }
 
-async function runRlt(phase: Phase, state: RunState, reference: () => string | null): Promise<Stopped | null> {
+async function runRlt(phase: Phase, state: RunState, reference: Reference): Promise<Stopped | null> {
   const { deps, config, model, student, dataset, policy, report, signal, clock } = phase;
   const { hyperparameters } = config;
   const { train, heldOut } = phase.rows;
@@ -279,8 +281,10 @@ async function runRlt(phase: Phase, state: RunState, reference: () => string | n
   return rlt(
     {
       policy,
-      reference: hyperparameters.beta > 0 ? createReference(phase, reference) : null,
-      pull: null,
+      reference: hyperparameters.beta > 0 ? reference.current : null,
+      pull: hyperparameters.sync_ref_model
+        ? () => reference.pull(policy.training, hyperparameters.ref_model_mixup_alpha)
+        : null,
       hyperparameters,
       totalSteps: totalSteps(hyperparameters, train.length),
       seed: config.seed,
@@ -305,26 +309,6 @@ async function runRlt(phase: Phase, state: RunState, reference: () => string | n
     },
     state,
   );
-}
-
-/** The warmed-up weights, or the model as it was registered. Opened once. */
-function createReference(
-  { deps, config, model, onEnd }: Phase,
-  directory: () => string | null,
-): () => Promise<Current> {
-  let opened: Promise<Current> | null = null;
-  return () => {
-    opened ??= open();
-    return opened;
-  };
-  async function open(): Promise<Current> {
-    const found = directory();
-    if (!found) return { engine: model.engine, adapter: model.adapter };
-    if (config.lora) return { engine: model.engine, adapter: await openAdapter(found, model.checkpoint) };
-    const engine = await deps.engine.open(await openCheckpoint(found), { ...model.options, transient: true });
-    onEnd(() => engine.close());
-    return { engine, adapter: null };
-  }
 }
 
 interface Saving {

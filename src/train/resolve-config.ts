@@ -165,13 +165,6 @@ function fill(
     ...withoutUndefined(named),
     ...(batch === undefined ? {} : { per_device_train_batch_size: batch }),
   };
-  if (filled.sync_ref_model) {
-    throw fail(
-      "unsupported_parameter",
-      `${path}.sync_ref_model: the reference model stays what it was when the job began; pulling it to the policy is not built yet, leave it out`,
-      { param: `${path}.sync_ref_model` },
-    );
-  }
   if (path === "hyperparameters" && request.eval && given.eval_steps === undefined)
     filled.eval_steps = filled.save_steps;
   return filled;

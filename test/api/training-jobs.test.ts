@@ -1,7 +1,7 @@
 /** What a training job is refused for, each with its path, before anything is queued. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { TrainingJob } from "../../src/api/training/jobs/schemas.ts";
 import { checkJob } from "../../src/api/training/jobs/check.ts";
+import type { TrainingJob } from "../../src/api/training/jobs/schemas.ts";
 import { configHash, resolveConfig } from "../../src/train/resolve-config.ts";
 import { type Running, startPreceptor } from "../e2e/running.ts";
 import { memoryDatasets, miniatureDirectory, RLT_JOB, registerBoth } from "../e2e/training-fixture.ts";
@@ -55,13 +55,6 @@ const REFUSALS: [string, object, string, RegExp, string?][] = [
   ["dropout", rlt({ lora: { lora_dropout: 0.1 } }), "lora.lora_dropout", /must be 0: with dropout/],
   ["a module that is not there", rlt({ lora: { target_modules: ["lm_head"] } }), "lora.target_modules.0", /q_proj/],
   ["lora and full", rlt({ full: true }), "full", /not both/],
-  [
-    "a reference that is pulled",
-    hyper({ sync_ref_model: true }),
-    "hyperparameters.sync_ref_model",
-    /not built yet/,
-    "unsupported_parameter",
-  ],
   ["epochs twice", hyper({ n_epochs: 2, num_train_epochs: 3 }), "hyperparameters.n_epochs", /another name/],
   ["no steps", hyper({ max_steps: 0 }), "hyperparameters.max_steps", /at least 1/],
   ["no student", rlt({ student: undefined }), "student", /the reward "student"/],

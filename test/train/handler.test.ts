@@ -3,6 +3,7 @@ import path from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { readSafetensorsHeader } from "../../src/model/safetensors.ts";
 import { readTensor } from "../../src/model/tensor-data.ts";
+import type { TrainingConfig } from "../../src/train/config.ts";
 import { runTraining } from "../../src/train/handler.ts";
 import { datasetOf, type Lab, LORA, openLab, rltConfig, sftConfig, startRun, tasks } from "./fixture.ts";
 
@@ -18,6 +19,11 @@ beforeEach(() => {
 
 const run = async (started: ReturnType<typeof startRun>) => runTraining(lab.deps, started.context);
 const folderOf = (id: string): string => path.join(lab.deps.artifacts, "checkpoints", id);
+
+function pulled(config: TrainingConfig): TrainingConfig {
+  Object.assign(config.hyperparameters, { sync_ref_model: true, ref_model_sync_steps: 1 });
+  return config;
+}
 
 async function weightsOf(id: string): Promise<Record<string, number[]>> {
   const directory = folderOf(id);
@@ -67,7 +73,10 @@ describe("rlt", () => {
   test.each([
     ["an adapter", rltConfig({ warmup: sftConfig({}, 3).hyperparameters })],
     ["all parameters", rltConfig({ lora: null, warmup: sftConfig({}, 3).hyperparameters })],
+    ["an adapter with a reference that is pulled", pulled(rltConfig())],
+    ["all parameters with a reference that is pulled", pulled(rltConfig({ lora: null }))],
   ])("%s: interrupted at any step, it ends with the same numbers and the same weights", async (_, config) => {
+    const stops = config.warmup ? [2, 4, 6] : [1, 3];
     const whole = startRun(lab, config, "tjob_whole");
     await run(whole);
     const metrics = new Map<number, unknown>();
@@ -75,7 +84,7 @@ describe("rlt", () => {
     for (let attempt = 0; attempt < 10; attempt++) {
       const part = startRun(lab, config, "tjob_parts", (step, self) => {
         // After the step's metrics and before its checkpoint: what a kill there leaves behind.
-        if (attempt < 3 && step === [2, 4, 6][attempt]) self.abort();
+        if (attempt < stops.length && step === stops[attempt]) self.abort();
       });
       const ended = await run(part).catch((error: { code: string }) => error.code);
       for (const [step, values] of part.metrics) metrics.set(step, values);
@@ -83,7 +92,7 @@ describe("rlt", () => {
       expect(ended).toBe("interrupted");
       aborted++;
     }
-    expect(aborted).toBe(3);
+    expect(aborted).toBe(stops.length);
     expect(Object.fromEntries(metrics)).toEqual(Object.fromEntries(whole.metrics));
     const last = (job: string): string => lab.checkpoints.filter(({ jobId }) => jobId === job).at(-1)!.id;
     expect(await weightsOf(last("tjob_parts"))).toEqual(await weightsOf(last("tjob_whole")));

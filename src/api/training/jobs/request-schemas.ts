@@ -36,7 +36,10 @@ export const hyperparametersSchema = z
     adam_beta2: z.number().min(0).lt(1),
     adam_epsilon: z.number().gt(0).max(1),
     weight_decay: z.number().min(0).max(1e3),
-    sync_ref_model: z.boolean().openapi({ description: "Only false so far." }),
+    sync_ref_model: z.boolean().openapi({
+      description:
+        "Pull the reference model to the policy every `ref_model_sync_steps`: ref ← α policy + (1 − α) ref. With lora the ranks of both stand beside each other.",
+    }),
     ref_model_mixup_alpha: share,
     ref_model_sync_steps: count(1),
     save_steps: count(0).openapi({ description: "0: at the end only." }),
