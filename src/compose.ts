@@ -12,7 +12,9 @@ import { createModelService } from "./api/models/service.ts";
 import { withTextsOfRemotes } from "./api/models/texts.ts";
 import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
+import { createEstimateService } from "./api/training/estimates/service.ts";
 import { createTrainingJobService } from "./api/training/jobs/service.ts";
+import { createPreviewService } from "./api/training/preview/service.ts";
 import { createTrainingSessionService, type TrainingSessionService } from "./api/training/sessions/service.ts";
 import { artifactsDirectory, createFileArtifacts, sweepStaging } from "./artifacts/files.ts";
 import { gaugeJobs, trainingHandlers } from "./compose-training.ts";
@@ -249,6 +251,8 @@ async function build(
         scores: createScoreService({ registry: models }),
         trainingSessions,
         jobs: createTrainingJobService({ ...checking, queue }),
+        previews: createPreviewService({ ...checking, registry: models, fetch }),
+        estimates: createEstimateService({ ...checking, queue, threads: config.threads }),
         checkpoints: createCheckpointService({ queue, directory: checkpointsDir, usedBy: models.madeOf }),
         datasets,
         now: Date.now,

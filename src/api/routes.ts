@@ -10,8 +10,12 @@ import type { ModelService } from "./models/service.ts";
 import { createOpenaiApi } from "./openai/compose.ts";
 import { scoreRoutes } from "./scores/routes.ts";
 import type { ScoreService } from "./scores/service.ts";
+import { estimateRoutes } from "./training/estimates/routes.ts";
+import type { EstimateService } from "./training/estimates/service.ts";
 import { trainingJobRoutes } from "./training/jobs/routes.ts";
 import type { TrainingJobService } from "./training/jobs/service.ts";
+import { previewRoutes } from "./training/preview/routes.ts";
+import type { PreviewService } from "./training/preview/service.ts";
 import { trainingSessionRoutes } from "./training/sessions/routes.ts";
 import type { TrainingSessionService } from "./training/sessions/service.ts";
 
@@ -21,6 +25,8 @@ export interface Services {
   scores: ScoreService;
   trainingSessions: TrainingSessionService;
   jobs: TrainingJobService;
+  previews: PreviewService;
+  estimates: EstimateService;
   checkpoints: CheckpointService;
   datasets: DatasetService;
   /** Milliseconds. */
@@ -31,13 +37,16 @@ export interface Services {
 
 /** Every resource, in the order in which the document lists them. */
 export function apiRoutes(services: Services): RouteModule[] {
-  const { models, explanations, scores, trainingSessions, jobs, checkpoints, datasets, now, random } = services;
+  const { models, explanations, scores, trainingSessions, jobs, previews, estimates, checkpoints, datasets } = services;
+  const { now, random } = services;
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
     scoreRoutes({ scores }),
     trainingSessionRoutes({ sessions: trainingSessions }),
     trainingJobRoutes({ jobs, checkpoints }),
+    previewRoutes({ previews }),
+    estimateRoutes({ estimates }),
     checkpointRoutes({ checkpoints }),
     datasetRoutes({ datasets }),
     createOpenaiApi({ registry: models, now, random }),

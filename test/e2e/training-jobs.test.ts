@@ -1,7 +1,9 @@
 /** Training jobs through the front door: an untrained miniature teaches an untrained miniature. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { CheckpointDetail, CheckpointResource } from "../../src/api/checkpoints/schemas.ts";
+import type { Estimate } from "../../src/api/training/estimates/schemas.ts";
 import type { TrainingJob } from "../../src/api/training/jobs/schemas.ts";
+import type { Preview } from "../../src/api/training/preview/schemas.ts";
 import { parseEvents } from "../../src/parse-events.ts";
 import { type Running, startPreceptor } from "./running.ts";
 import {
@@ -222,4 +224,42 @@ test("a spent budget ends a job with its last checkpoint and a warning", async (
   expect(job.progress.step).toBeLessThan(12);
   expect(job.result!.checkpoint).toMatch(/^ckpt_/);
   expect((await eventsOf(server, id)).at(-2)).toMatchObject({ type: "job.warning", data: { code: "budget_spent" } });
+}, 60_000);
+
+test("an estimate names the job whose rate it takes, and an assumption where there is none", async () => {
+  const { suffix: _, ...body } = LONG_JOB;
+  const estimate = await server.post<Estimate>("/v1/estimates", body);
+  expect(estimate).toMatchObject({ steps: 12, rows: 12, rate: { basis: "measured" } });
+  expect(estimate.tokens.sampled).toBe(12 * 8 * 24);
+  expect(estimate.tokens.trained).toBeGreaterThan(estimate.tokens.sampled);
+  expect(estimate.seconds).toBeGreaterThan(0);
+  const rank = { method: "sft", role: "student", model: "student@1", dataset: "digits", full: true };
+  const other = await server.post<Estimate>("/v1/estimates", rank);
+  expect(other).toMatchObject({ steps: 1, rate: { basis: "assumed" }, tokens: { sampled: 0, scored: 0 } });
+  expect(other.memory_bytes).toBeGreaterThan(estimate.memory_bytes);
+  await server.post("/v1/estimates", { ...body, dataset: "none" }, 404);
+}, 60_000);
+
+test("a preview of rewards scores groups as a step does", async () => {
+  const body = {
+    teacher: "teacher@1",
+    student: "student@1",
+    dataset: "digits",
+    rows: 2,
+    num_generations: 4,
+    max_completion_length: 24,
+    seed: 3,
+  };
+  const preview = await server.post<Preview>("/v1/rewards/preview", body);
+  expect(preview.data.map(({ completions }) => completions.length)).toEqual([4, 4]);
+  for (const { completions, reward_mean, silent } of preview.data) {
+    const rewards = completions.map(({ reward }) => reward);
+    expect(reward_mean).toBeCloseTo(rewards.reduce((sum, reward) => sum + reward, 0) / 4, 10);
+    expect(silent).toBe(false);
+    expect(completions.reduce((sum, { advantage }) => sum + advantage, 0)).toBeCloseTo(0, 4);
+  }
+  expect(preview).toMatchObject({ frac_reward_zero_std: 0, seed: 3 });
+  expect(await server.post<Preview>("/v1/rewards/preview", body)).toEqual(preview);
+  await server.post("/v1/rewards/preview", { ...body, student: undefined }, 400);
+  await server.post("/v1/rewards/preview", { ...body, dataset: undefined }, 400);
 }, 60_000);

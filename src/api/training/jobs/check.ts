@@ -19,6 +19,7 @@ export interface CheckDeps extends Surroundings {
 export interface CheckedJob {
   /** Models by version, every default filled in. */
   config: TrainingConfig;
+  version: Version;
   prepared: PreparedCheckpoint;
   /** Null where only a remote server knows it. */
   contextLength: number | null;
@@ -59,7 +60,7 @@ export async function checkJob(deps: CheckDeps, request: TrainingRequest): Promi
   }
   const dataset = await deps.datasets.open(config.dataset);
   await checkRows(dataset, config);
-  return { config, prepared, contextLength: model.contextLength, dataset, ...(await sizeOf(config, dataset)) };
+  return { config, version, prepared, contextLength: model.contextLength, dataset, ...(await sizeOf(config, dataset)) };
 }
 
 /** What a job is about must not change while it waits: `id` becomes `id@3`. */
