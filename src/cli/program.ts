@@ -5,6 +5,8 @@ import { addModels } from "./commands/models.ts";
 import { addOpenapi } from "./commands/openapi.ts";
 import { addScore } from "./commands/score.ts";
 import { addServe } from "./commands/serve.ts";
+import { addJobs, addTrain } from "./commands/train.ts";
+import { addWorker } from "./commands/worker.ts";
 import type { CliContext, GlobalOptions } from "./context.ts";
 
 const INTRODUCTION = `Preceptor serves Reinforcement-Learned Teachers: a teacher model is given a question and its solution and writes the explanation that connects them; a student model scores how much the explanation helps.`;
@@ -37,8 +39,11 @@ export function buildProgram(version: string, context: (options: GlobalOptions) 
     .showSuggestionAfterError()
     .showHelpAfterError('("preceptor --help" and "preceptor COMMAND --help" show how it is used)');
   addServe(program);
+  addWorker(program);
   addExplain(program, contextOf);
   addScore(program, contextOf);
+  addTrain(program, contextOf);
+  addJobs(program, contextOf);
   addModels(program, contextOf);
   addDoctor(program, contextOf);
   addOpenapi(program, contextOf);

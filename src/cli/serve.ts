@@ -1,20 +1,34 @@
 import type { Logger } from "pino";
-import { compose } from "../compose.ts";
-import { loadConfig, withSettings } from "../config.ts";
+import { compose, type ProcessRole } from "../compose.ts";
+import { type Config, loadConfig, withSettings } from "../config.ts";
 import { createLogger } from "../http/log.ts";
 import type { ServeOptions } from "./commands/serve.ts";
-import { EXIT_FAILURE } from "./errors.ts";
+import { EXIT_FAILURE, usage } from "./errors.ts";
 
 /** What closing may take beyond the requests' grace period (worker threads, database) before the process just ends. */
 const CLOSE_LIMIT_MS = 10_000;
 
 /** Runs the server until a signal ends it; resolves when everything is closed. */
 export async function serve(options: ServeOptions): Promise<void> {
-  const config = loadConfig(withSettings(environmentOf(options)));
+  await run(loadConfig(withSettings(environmentOf(options))), options.role ?? "all");
+}
+
+/** Runs jobs beside a server, on the same database and artifacts, until a signal ends it. */
+export async function work(options: Pick<ServeOptions, "dataDir" | "modelsDir">): Promise<void> {
+  const config = loadConfig(withSettings(environmentOf(options)), { serving: false });
+  if (config.databaseUrl === undefined) {
+    throw usage(
+      'A worker shares a PostgreSQL database with its server: set DATABASE_URL. The embedded database belongs to one process, the server, which runs its jobs itself ("preceptor serve").',
+    );
+  }
+  await run(config, "worker");
+}
+
+async function run(config: Config, role: ProcessRole): Promise<void> {
   const log = createLogger(config.log);
   endOnUncaught(log);
   const signalled = firstSignal(log);
-  const app = await compose(config, log);
+  const app = await compose(config, log, { role });
   const signal = await signalled;
   log.info({ signal }, "shutting down: requests under way may finish");
   const limit = setTimeout(() => {

@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { integer } from "../options.ts";
 
 export interface ServeOptions {
@@ -6,6 +6,7 @@ export interface ServeOptions {
   port?: number;
   dataDir?: string;
   modelsDir?: string[];
+  role?: "all" | "api";
 }
 
 const DETAILS = `
@@ -28,6 +29,7 @@ export function addServe(program: Command): void {
     .option("--port <port>", "0 picks a free one (PRECEPTOR_PORT, default 8080)", integer(0, 65_535))
     .option("--data-dir <directory>", "embedded database, caches, downloads (PRECEPTOR_DATA_DIR, default ./data)")
     .option("--models-dir <directory...>", "where local models may lie (PRECEPTOR_MODELS_DIRS)")
+    .addOption(new Option("--role <role>", "api: leave jobs to workers (default: all)").choices(["all", "api"]))
     .addHelpText("after", DETAILS)
     .action(async (options: ServeOptions) => {
       const { serve } = await import("../serve.ts");
