@@ -135,7 +135,8 @@ export function rltDefaults(preset: "paper" | "small", lora: boolean): Hyperpara
     beta: 0.04,
     adam_beta2: 0.999,
     weight_decay: 0,
-    // The paper pulls the reference every 32 steps; here it stays what it was (with LoRA it would have to anyway).
+    // Every 32 steps, as the reference code does; with LoRA the base stays the reference (method.md).
+    sync_ref_model: paper && !lora,
     save_steps: paper ? 25 : 20,
   };
 }
