@@ -1,8 +1,9 @@
 /** What a job will cost, from its configuration and a few of its rows; nothing is queued or loaded. */
-import { studentFormat, teacherFormat } from "../../../rlt/formats.ts";
-import { studentText, teacherPrompt, teacherText } from "../../../rlt/prompts.ts";
+
 import type { JobQueue } from "../../../jobs/queue.ts";
 import type { ModelConfig } from "../../../model/checkpoint.ts";
+import { studentFormat, teacherFormat } from "../../../rlt/formats.ts";
+import { studentText, teacherPrompt, teacherText } from "../../../rlt/prompts.ts";
 import { type Hyperparameters, rowsPerStep, type TrainingConfig, totalSteps } from "../../../train/config.ts";
 import { mean } from "../../../train/run.ts";
 import { formatOf } from "../../models/version.ts";
