@@ -9,7 +9,8 @@ import type { Metrics } from "./http/metrics.ts";
 import type { JobQueue } from "./jobs/queue.ts";
 import type { JobHandler } from "./jobs/run-job.ts";
 import type { DatasetSource } from "./train/datasets.ts";
-import { runTraining, type TrainingDeps } from "./train/handler.ts";
+import { runTraining } from "./train/handler.ts";
+import type { TrainingDeps } from "./train/job-deps.ts";
 
 export interface TrainingParts {
   config: Config;

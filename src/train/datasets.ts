@@ -1,6 +1,6 @@
 /** Where the rows of a job come from: all that training needs to know about datasets. */
 import { fail } from "../errors.ts";
-import type { TrainingDataset } from "./handler.ts";
+import type { TrainingDataset } from "./job-deps.ts";
 
 export interface DatasetSource {
   /** Throws `not_found` with param `dataset`. */

@@ -5,7 +5,7 @@ import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { TrainingEvent, TrainingJob } from "../../src/api/training/jobs/schemas.ts";
 import { type DatasetSource, noDataset } from "../../src/train/datasets.ts";
-import type { TrainingDataset, TrainingRow } from "../../src/train/handler.ts";
+import type { TrainingDataset, TrainingRow } from "../../src/train/job-deps.ts";
 import { shuffled } from "../../src/train/seeds.ts";
 import { STUDENT_FORMAT, TEACHER_FORMAT } from "../miniature/formats.ts";
 import { miniatureConfig, modelConfig, randomWeights, writeModel } from "../miniature/model.ts";

@@ -10,7 +10,7 @@ import { DEFAULT_COEFFICIENTS } from "../../src/rlt/reward.ts";
 import { createTextService } from "../../src/text/client.ts";
 import type { TextModel } from "../../src/text/text.ts";
 import { rltDefaults, sftDefaults, TARGET_MODULES, type TrainingConfig } from "../../src/train/config.ts";
-import type { ModelInUse, TrainingDataset, TrainingDeps, TrainingRow } from "../../src/train/handler.ts";
+import type { ModelInUse, TrainingDataset, TrainingDeps, TrainingRow } from "../../src/train/job-deps.ts";
 import { STUDENT_FORMAT, TEACHER_FORMAT } from "../miniature/formats.ts";
 import { miniatureConfig, modelConfig, randomWeights, writeModel } from "../miniature/model.ts";
 import { takeTasks } from "../miniature/tasks.ts";

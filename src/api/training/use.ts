@@ -1,7 +1,7 @@
 /** Registered models for a training job: with their files where they learn, and held in memory until the job lets them go. */
 import { setTimeout as delay } from "node:timers/promises";
 import { fail, PreceptorError } from "../../errors.ts";
-import type { TrainingDeps } from "../../train/handler.ts";
+import type { TrainingDeps } from "../../train/job-deps.ts";
 import type { ModelService } from "../models/service.ts";
 
 /** Where the server says nothing better. */

@@ -3,7 +3,7 @@ import { fail } from "../../../errors.ts";
 import type { AdapterFiles } from "../../../model/checkpoint.ts";
 import { type LoraConfig, type TrainingConfig, totalSteps } from "../../../train/config.ts";
 import type { DatasetSource } from "../../../train/datasets.ts";
-import type { TrainingDataset } from "../../../train/handler.ts";
+import type { TrainingDataset } from "../../../train/job-deps.ts";
 import type { TrainingRequest } from "../../../train/request.ts";
 import { resolveConfig, type Surroundings } from "../../../train/resolve-config.ts";
 import type { PreparedCheckpoint } from "../../models/preparation.ts";
