@@ -8,9 +8,19 @@ import { type Hyperparameters, type RewardSpec, rowsPerStep } from "./config.ts"
 import type { Current, Policy } from "./policy.ts";
 import { type RewardDeps, type Rewarded, rewardOf } from "./rewards.ts";
 import { type Completion, rollout } from "./rollout.ts";
-import { atStep, type Clock, isDue, mean, optimStepOf, type RunReport, type RunState, type Stopped } from "./run.ts";
+import {
+  atStep,
+  better,
+  type Clock,
+  endStep,
+  isDue,
+  mean,
+  optimStepOf,
+  type RunReport,
+  type RunState,
+  type Stopped,
+} from "./run.ts";
 import { derivedSeed, rowsOfStep } from "./seeds.ts";
-import { better, outOfPatience } from "./sft.ts";
 
 export interface QuestionRow {
   question: string;
@@ -102,11 +112,8 @@ export async function rlt(run: RltRun, state: RunState): Promise<Stopped | null>
     state.seconds += phases.step_time!;
     await report.metrics(state.step, { ...metrics, ...phases });
     for (const sample of samples.slice(0, SAMPLES_SHOWN)) await report.sample(shown(sample, state.step));
-    await report.progress(state, totalSteps);
-    const last = state.step === totalSteps;
-    const stopped = report.stop(state) ?? outOfPatience(state, h);
-    if (last || best || stopped || isDue(state.step, h.save_steps)) await report.checkpoint(state, { best, last });
-    if (stopped && !last) return stopped;
+    const stopped = await endStep(run, state, best);
+    if (stopped) return stopped;
   }
   return null;
 }

@@ -80,6 +80,38 @@ export const isDue = (step: number, every: number): boolean => every > 0 && step
 export const mean = (values: readonly number[]): number =>
   values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
 
+/** What ends every step: progress, a checkpoint where one is due, and whether to stop before the last step. */
+export async function endStep(
+  {
+    report,
+    totalSteps,
+    hyperparameters: h,
+  }: { report: RunReport; totalSteps: number; hyperparameters: Hyperparameters },
+  state: RunState,
+  best: boolean,
+): Promise<Stopped | null> {
+  await report.progress(state, totalSteps);
+  const last = state.step === totalSteps;
+  const stopped = report.stop(state) ?? outOfPatience(state, h);
+  if (last || best || stopped || isDue(state.step, h.save_steps)) await report.checkpoint(state, { best, last });
+  return last ? null : stopped;
+}
+
+/** Notes an evaluation; true: the best so far. */
+export function better(state: RunState, value: number): boolean {
+  if (state.best !== null && value <= state.best.value) {
+    state.worse++;
+    return false;
+  }
+  state.best = { step: state.step, value };
+  state.worse = 0;
+  return true;
+}
+
+function outOfPatience(state: RunState, { early_stopping_patience: patience }: Hyperparameters): Stopped | null {
+  return patience > 0 && state.worse >= patience ? "early" : null;
+}
+
 /** A loss that is no number is told with the step and the dataset rows that made it. `step` counts from 0. */
 export async function atStep<T>(step: number, rows: readonly number[], work: Promise<T>): Promise<T> {
   try {

@@ -2,7 +2,17 @@
 import type { TrainingSequence } from "../engine/engine.ts";
 import { type Hyperparameters, rowsPerStep } from "./config.ts";
 import type { Policy } from "./policy.ts";
-import { atStep, type Clock, isDue, optimStepOf, type RunReport, type RunState, type Stopped } from "./run.ts";
+import {
+  atStep,
+  better,
+  type Clock,
+  endStep,
+  isDue,
+  optimStepOf,
+  type RunReport,
+  type RunState,
+  type Stopped,
+} from "./run.ts";
 import { rowsOfStep } from "./seeds.ts";
 
 export interface SftRun {
@@ -50,26 +60,8 @@ export async function sft(run: SftRun, state: RunState): Promise<Stopped | null>
     state.seconds += ms / 1000;
     metrics.step_time = ms / 1000;
     await report.metrics(state.step, metrics);
-    await report.progress(state, totalSteps);
-    const last = state.step === totalSteps;
-    const stopped = report.stop(state) ?? outOfPatience(state, h);
-    if (last || best || stopped || isDue(state.step, h.save_steps)) await report.checkpoint(state, { best, last });
-    if (stopped && !last) return stopped;
+    const stopped = await endStep(run, state, best);
+    if (stopped) return stopped;
   }
   return null;
-}
-
-/** Notes an evaluation; true: the best so far. */
-export function better(state: RunState, value: number): boolean {
-  if (state.best !== null && value <= state.best.value) {
-    state.worse++;
-    return false;
-  }
-  state.best = { step: state.step, value };
-  state.worse = 0;
-  return true;
-}
-
-export function outOfPatience(state: RunState, { early_stopping_patience: patience }: Hyperparameters): Stopped | null {
-  return patience > 0 && state.worse >= patience ? "early" : null;
 }
