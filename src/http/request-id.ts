@@ -1,7 +1,7 @@
 import type { MiddlewareHandler } from "hono";
 import type { Logger } from "pino";
+import { newId } from "../ids.ts";
 import type { ApiEnv } from "./context.ts";
-import { newId } from "./ids.ts";
 
 /** What a caller may bring as its own id: enough for UUIDs and trace ids, nothing that could forge a log line. */
 const ACCEPTED = /^[\w.:=-]{1,128}$/;

@@ -3,9 +3,9 @@ import { createServer, type Server as HttpServer, type ServerResponse, STATUS_CO
 import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { fail, type PreceptorError } from "../errors.ts";
+import { newId } from "../ids.ts";
 import type { ApiApp } from "./context.ts";
 import { errorEnvelope } from "./errors.ts";
-import { newId } from "./ids.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 
 /** A client that takes longer than this for its request line and headers is stuck or hostile. */

@@ -8,7 +8,9 @@
  * An error before the first event is thrown, so it becomes an ordinary response with its own status: work that fails
  * early (an unknown model, a prompt too long) needs no special care.
  */
+
 import { setTimeout } from "node:timers/promises";
+import { linked } from "../abort.ts";
 import { fail, PreceptorError } from "../errors.ts";
 import type { ApiContext, StreamOutcome } from "./context.ts";
 import { streamError } from "./errors.ts";
@@ -87,27 +89,29 @@ interface Dialect {
 async function respond(c: ApiContext, options: StreamOptions, dialect: Dialect): Promise<Response> {
   const writer = createEventWriter(c.req.raw.signal, options.pingMs);
   const ending = c.var.streamsEnding;
-  const signal = AbortSignal.any([writer.gone, ending]);
+  const { signal, unlink } = linked(writer.gone, ending);
   // Once the head is out an error can no longer be a response; until then it is thrown to the caller.
   let headSent = false;
   let early: { error: unknown } | undefined;
 
   const out = { write: (text: string) => send(writer, text), comment: writer.comment };
   const work = async (): Promise<void> => dialect.run(signal, out);
-  const done = work().then(
-    () => finish(writer, dialect.done, "completed"),
-    async (error: unknown) => {
-      if (!headSent && !writer.wrote && !writer.gone.aborted) {
-        early = { error };
-        return writer.close();
-      }
-      if (writer.gone.aborted) return finish(writer, "", "client_left");
-      const closing = ending.aborted && error instanceof PreceptorError && error.code === "cancelled";
-      const shown = closing ? fail("draining", "The server is shutting down; send the request again.") : error;
-      const body = await streamError(shown, c);
-      return finish(writer, dialect.failure(body), closing ? "server_closing" : "failed");
-    },
-  );
+  const done = work()
+    .finally(unlink)
+    .then(
+      () => finish(writer, dialect.done, "completed"),
+      async (error: unknown) => {
+        if (!headSent && !writer.wrote && !writer.gone.aborted) {
+          early = { error };
+          return writer.close();
+        }
+        if (writer.gone.aborted) return finish(writer, "", "client_left");
+        const closing = ending.aborted && error instanceof PreceptorError && error.code === "cancelled";
+        const shown = closing ? fail("draining", "The server is shutting down; send the request again.") : error;
+        const body = await streamError(shown, c);
+        return finish(writer, dialect.failure(body), closing ? "server_closing" : "failed");
+      },
+    );
 
   await firstEvent(writer, done);
   if (early) throw early.error;

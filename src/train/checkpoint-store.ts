@@ -1,7 +1,7 @@
 /** Where saved weights are kept. */
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
-import { newId } from "../http/ids.ts";
+import { newId } from "../ids.ts";
 import type { JobQueue } from "../jobs/queue.ts";
 import { weightsHashOf } from "./checkpoint.ts";
 

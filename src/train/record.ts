@@ -1,7 +1,7 @@
 /** What a job leaves behind while it runs: metrics, samples, progress, and checkpoints to go on from. */
-import { randomBytes } from "node:crypto";
 import path from "node:path";
 import { fail } from "../errors.ts";
+import { newId } from "../ids.ts";
 import type { JobContext } from "../jobs/context.ts";
 import { type RunCheckpoints, weightsHashOf } from "./checkpoint.ts";
 import type { TrainingConfig } from "./config.ts";
@@ -66,11 +66,9 @@ function isSpent({ budget }: TrainingConfig, state: RunState): boolean {
   return tokens >= (budget.tokens ?? Infinity) || state.seconds >= (budget.seconds ?? Infinity);
 }
 
-const CHECKPOINT_ID_BYTES = 12;
-
 async function saveCheckpoint(saving: Saving, state: RunState, how: { best: boolean }): Promise<void> {
   const { context, config, checkpoints, policy, kind, hashes } = saving;
-  const id = `ckpt_${randomBytes(CHECKPOINT_ID_BYTES).toString("hex")}`;
+  const id = newId("ckpt");
   const directory = await checkpoints.save(id, { training: policy.training, state, reference: saving.reference() });
   const weightsHash = await weightsHashOf(directory, kind);
   await context.checkpoint({

@@ -1,5 +1,6 @@
 /** A training session: weights that learn, and sampling and scoring with them as they are at that moment. */
 import { mkdir, rm } from "node:fs/promises";
+import { linked } from "../abort.ts";
 import type {
   Engine,
   EngineModel,
@@ -80,8 +81,6 @@ export async function openTrainingSession(deps: SessionDeps, options: SessionOpt
   /** Calls are done in order, so this is the step of whatever is asked for next. */
   let ordered = 0;
   const ending = new AbortController();
-  const untilEnd = (signal: AbortSignal | undefined): AbortSignal =>
-    signal ? AbortSignal.any([signal, ending.signal]) : ending.signal;
 
   return {
     trainableParameters: training.trainableParameters,
@@ -100,21 +99,29 @@ export async function openTrainingSession(deps: SessionDeps, options: SessionOpt
       return done;
     },
     async *sample(request) {
-      const signal = untilEnd(request.signal);
-      const { model, adapter, release } = await served.hold(signal);
+      const { signal, unlink } = linked(request.signal, ending.signal);
       try {
-        yield* model.sample({ ...request, adapter, signal });
+        const { model, adapter, release } = await served.hold(signal);
+        try {
+          yield* model.sample({ ...request, adapter, signal });
+        } finally {
+          release();
+        }
       } finally {
-        release();
+        unlink();
       }
     },
     async logprobs(request) {
-      const signal = untilEnd(request.signal);
-      const { model, adapter, release } = await served.hold(signal);
+      const { signal, unlink } = linked(request.signal, ending.signal);
       try {
-        return await model.logprobs({ ...request, adapter, signal });
+        const { model, adapter, release } = await served.hold(signal);
+        try {
+          return await model.logprobs({ ...request, adapter, signal });
+        } finally {
+          release();
+        }
       } finally {
-        release();
+        unlink();
       }
     },
     async save(target, { state }) {

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { TrainingEvent, TrainingJob } from "../../src/api/training/jobs/schemas.ts";
-import { type DatasetSource, noDataset } from "../../src/train/datasets.ts";
+import { fail } from "../../src/errors.ts";
+import type { DatasetSource } from "../../src/train/datasets.ts";
 import type { TrainingDataset, TrainingRow } from "../../src/train/job-deps.ts";
 import { shuffled } from "../../src/train/seeds.ts";
 import { STUDENT_FORMAT, TEACHER_FORMAT } from "../miniature/formats.ts";
@@ -27,7 +28,7 @@ export function memoryDatasets(): DatasetSource {
   return {
     async open(id) {
       const found = datasets[id];
-      if (!found) throw noDataset(id);
+      if (!found) throw fail("not_found", `no dataset ${JSON.stringify(id)} exists here`, { param: "dataset" });
       return found;
     },
   };

@@ -9,9 +9,9 @@ import type { Written } from "../../datasets/writer.ts";
 import type { DatasetRecord, DatasetSource, DatasetStore } from "../../db/dataset-store.ts";
 import type { PageQuery } from "../../db/records.ts";
 import { fail } from "../../errors.ts";
-import { newId } from "../../http/ids.ts";
 import type { Part } from "../../http/multipart.ts";
 import { unixSeconds } from "../../http/schemas.ts";
+import { newId } from "../../ids.ts";
 import { receiveForm, tooLarge, UPLOAD_FILE } from "./receive.ts";
 import type { CreateDataset, DatasetResource, DatasetRowResource } from "./schemas.ts";
 

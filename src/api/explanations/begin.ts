@@ -1,7 +1,7 @@
 import type { Caller } from "../../caller.ts";
 import type { ExplanationStore } from "../../db/explanation-store.ts";
 import type { ExplanationRecord, NewExplanation } from "../../db/records.ts";
-import { newId } from "../../http/ids.ts";
+import { newId } from "../../ids.ts";
 import { assertSharedTokenizer, type Vocabulary, vocabularyOf } from "../../rlt/compare.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
 import type { Needs } from "../models/needs.ts";

@@ -1,5 +1,5 @@
 import type { RouteModule } from "../../http/context.ts";
-import { newId } from "../../http/ids.ts";
+import { newId } from "../../ids.ts";
 import type { ModelRegistry } from "../models/registry.ts";
 import { createChatCompletions } from "./chat.ts";
 import { createCompletions } from "./completions.ts";

@@ -1,5 +1,5 @@
 import { fail } from "../../../errors.ts";
-import { newId } from "../../../http/ids.ts";
+import { newId } from "../../../ids.ts";
 import type { JobQueue } from "../../../jobs/queue.ts";
 import type { JobRecord } from "../../../jobs/records.ts";
 import type { TrainingConfig } from "../../../train/config.ts";

@@ -1,8 +1,8 @@
 import path from "node:path";
 import type { Caller } from "../../../caller.ts";
 import { fail } from "../../../errors.ts";
-import { newId } from "../../../http/ids.ts";
 import { unixSeconds } from "../../../http/schemas.ts";
+import { newId } from "../../../ids.ts";
 import type { CheckpointStore } from "../../../train/checkpoint-store.ts";
 import { openTrainingSession, type SessionDeps } from "../../../train/session.ts";
 import { createSessionPool, type SessionPoolDeps } from "../../../train/session-pool.ts";
