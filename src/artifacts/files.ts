@@ -6,6 +6,7 @@ import path from "node:path";
 import { fail } from "../errors.ts";
 import { syncDirectory } from "../sync-directory.ts";
 import { ArtifactMissing, type ArtifactStore, type ArtifactWriter, type StagedFolder } from "./store.ts";
+import { storing } from "./storing.ts";
 
 /** Beside the artefacts, so that a rename suffices. */
 const STAGING = "tmp";
@@ -172,23 +173,6 @@ async function reading<T>(work: Promise<T>): Promise<T> {
   } catch (error) {
     if (isMissing(error)) throw new ArtifactMissing("a file is missing");
     throw error;
-  }
-}
-
-/** No space, quota reached, file larger than the file system or the process may make it. */
-const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
-
-/** What a disk says that is full, as our error; it names no path. */
-async function storing<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    if (!FULL.has((error as NodeJS.ErrnoException).code ?? "")) throw error;
-    throw fail(
-      "insufficient_storage",
-      "the disk that holds the artefacts is full; nothing was kept. Free some space (or delete datasets) and send it again",
-      { cause: error },
-    );
   }
 }
 
