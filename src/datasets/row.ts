@@ -7,9 +7,11 @@ export interface DatasetRow {
   reasoning_trace?: string;
   /** Whatever else the row brought. */
   metadata?: Record<string, unknown>;
+  /** Of a row that a job made: which models, seeds and scores it came from (docs/distillation.md). */
+  provenance?: Record<string, unknown>;
 }
 
-export const COLUMNS = ["id", "question", "solution", "reasoning_trace", "metadata"] as const;
+export const COLUMNS = ["id", "question", "solution", "reasoning_trace", "metadata", "provenance"] as const;
 export type Column = (typeof COLUMNS)[number];
 
 /** One candidate of a file or body: its values as they came, or why it cannot be read at all. */

@@ -20,13 +20,19 @@ export interface DatasetRecord {
   deletedAt: Date | null;
 }
 
-/** What the rows were read from; later kinds (`hub`, `job`) are other values of `type`. */
+/** What the rows were read from; later kinds (`hub`) are other values of `type`. */
 export interface DatasetSource {
-  type: "file" | "rows";
+  type: "file" | "rows" | "job";
   format?: "jsonl" | "csv";
   filename?: string;
   /** Of the file as it was sent. */
   bytes?: number;
+  /** Of what a job made: which one, what of it, and from what. */
+  job?: string;
+  part?: string;
+  dataset?: string;
+  teacher?: string | null;
+  student?: string | null;
 }
 
 export type NewDataset = Omit<DatasetRecord, "createdAt" | "deletedAt">;

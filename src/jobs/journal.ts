@@ -30,12 +30,13 @@ interface Place {
   bytes: number;
 }
 
-/** `token`: of the lease under which it is written. Nobody else may open the folder with it. */
-export async function openJournal<R extends JournalRecord>(folder: string, token: number): Promise<Journal<R>> {
-  await storing(mkdir(folder, { recursive: true }));
+/** `token`: of the lease under which it is written, and by nobody else; null: only to look. */
+export async function openJournal<R extends JournalRecord>(folder: string, token: number | null): Promise<Journal<R>> {
+  if (token !== null) await storing(mkdir(folder, { recursive: true }));
   const places = new Map<number, Place>();
   const files: FileHandle[] = [];
-  for (const name of await filesOf(folder)) {
+  const names = token === null ? await filesOf(folder).catch(() => []) : await filesOf(folder);
+  for (const name of names) {
     const file = await open(path.join(folder, name), "r");
     files.push(file);
     for await (const { record, offset, bytes } of recordsOf(file)) {
@@ -43,9 +44,11 @@ export async function openJournal<R extends JournalRecord>(folder: string, token
     }
   }
   // Tokens grow at every claim, so nobody has begun this file.
-  const own = await storing(open(path.join(folder, nameOf(token)), "ax+"));
-  files.push(own);
-  await syncDirectory(folder);
+  const own = token === null ? null : await storing(open(path.join(folder, nameOf(token)), "ax+"));
+  if (own) {
+    files.push(own);
+    await syncDirectory(folder);
+  }
   let end = 0;
   let waiting: Buffer[] = [];
   let writing: Promise<void> = Promise.resolve();
@@ -55,8 +58,8 @@ export async function openJournal<R extends JournalRecord>(folder: string, token
     scheduled = null;
     const bytes = Buffer.concat(waiting);
     waiting = [];
-    await storing(own.appendFile(bytes));
-    await storing(own.datasync());
+    await storing(own!.appendFile(bytes));
+    await storing(own!.datasync());
   }
 
   return {
@@ -72,6 +75,7 @@ export async function openJournal<R extends JournalRecord>(folder: string, token
       return JSON.parse(bytes.toString("utf8")) as R;
     },
     async append(record) {
+      if (!own) throw new Error("this journal was opened only to look");
       if (places.has(record.row)) return;
       const line = Buffer.from(`${JSON.stringify(record)}\n`);
       const place = { file: own, offset: end, bytes: line.length - 1 };

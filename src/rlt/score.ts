@@ -44,6 +44,8 @@ export interface ScoreOptions extends Asking {
   parity: boolean;
   /** Also report per-token values (rank and entropy cost a little more). */
   tokens: boolean;
+  /** Per-token values all the same, without those that cost more (null). */
+  values?: boolean;
 }
 
 export type Warning =
@@ -64,6 +66,8 @@ export interface Score {
   tokensFrom: "ids" | "text";
   warnings: Warning[];
   tokens?: { solution: ScoredToken[]; thought: ThoughtToken[] };
+  /** Of the whole text, as the student reads it. */
+  textTokens: number;
   /** Tokens that went through a model to compute this score. */
   scoredTokens: number;
   /** Of them, how many the prefix caches had. */
@@ -150,9 +154,12 @@ export async function scoreExplanation(
     format,
     tokensFrom: drawn ? "ids" : "text",
     warnings,
+    textTokens: read.encoded.ids.length,
     scoredTokens: read.encoded.ids.length + (written?.encoded.ids.length ?? 0),
     cachedTokens: studentScores.cachedTokens + (compared?.cachedTokens ?? 0),
-    ...(options.tokens ? { tokens: describeTokens(student.text, read, studentScores, compared, values) } : {}),
+    ...(options.tokens || options.values
+      ? { tokens: describeTokens(student.text, read, studentScores, compared, values) }
+      : {}),
   };
 }
 

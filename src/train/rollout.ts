@@ -11,6 +11,8 @@ export interface RolloutRequest extends Pick<RequestOptions, "signal" | "client"
   n: number;
   temperature: number;
   topP: number;
+  /** 0, the default: no limit. */
+  topK?: number;
   maxTokens: number;
   seed: number;
   eosIds: readonly number[];
@@ -29,7 +31,7 @@ export async function rollout(
   { close }: Pick<TeacherFormat, "close">,
   request: RolloutRequest,
 ): Promise<Completion[]> {
-  const { promptIds, n, temperature, topP, maxTokens, seed, eosIds, signal, client } = request;
+  const { promptIds, n, temperature, topP, topK = 0, maxTokens, seed, eosIds, signal, client } = request;
   const writings = Array.from({ length: n }, () => createWriting(text, close));
   const drawn = Array.from(
     { length: n },
@@ -38,7 +40,7 @@ export async function rollout(
   const events = engine.sample({
     promptIds,
     n,
-    params: { temperature, topP, topK: 0, maxTokens },
+    params: { temperature, topP, topK, maxTokens },
     seed,
     stopIds: eosIds,
     stopTexts: [close],

@@ -88,10 +88,15 @@ export const datasetSchema = z
     columns: z.array(z.enum(COLUMNS)).openapi({ description: "Those that at least one row has." }),
     duplicates: z.int().openapi({ description: "Rows whose question, letter by letter, stood in an earlier row." }),
     source: z.object({
-      type: z.enum(["file", "rows"]),
+      type: z.enum(["file", "rows", "job"]),
       format: z.enum(FILE_FORMATS).optional(),
       filename: z.string().optional(),
       bytes: z.int().optional(),
+      job: z.string().optional().openapi({ description: "Which job made it." }),
+      part: z.string().optional().openapi({ description: "What of the job it is: `output`, `errors`, …" }),
+      dataset: z.string().optional().openapi({ description: "That it was made from." }),
+      teacher: z.string().nullable().optional(),
+      student: z.string().nullable().optional(),
     }),
     metadata: metadataSchema,
   })

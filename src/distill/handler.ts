@@ -1,0 +1,91 @@
+/** A distillation job from where it stands to its end: questions → explanations → scores → rows, and what was asked for with them. */
+import { rm } from "node:fs/promises";
+import { fail } from "../errors.ts";
+import type { JobContext } from "../jobs/context.ts";
+import type { HandlerResult } from "../jobs/finish.ts";
+import type { DistillConfig } from "./config.ts";
+import { generate, journalFolder, questionsOf } from "./generate.ts";
+import type { DistillDeps } from "./job-deps.ts";
+import { type Written, writeDatasets } from "./output.ts";
+import { createProgress, type Progress } from "./progress.ts";
+
+export interface DistillResult {
+  output_dataset: string | null;
+  error_dataset: string | null;
+  accepted: number;
+  rejected: Record<string, number>;
+  questions_used: number;
+  questions: number;
+  /** Why it ended with the rows it has. */
+  ended_by: "questions_used" | "target_rows" | "preview" | "budget" | "cancelled";
+}
+
+export async function runDistillation(deps: DistillDeps, context: JobContext): Promise<HandlerResult> {
+  const config = context.job.config as DistillConfig;
+  const dataset = await deps.dataset(config.dataset);
+  const progress = createProgress(context, config, questionsOf(config, dataset), () => performance.now());
+  const before = progress.now.made.rows as Made | undefined;
+  requireSame(progress, dataset.contentHash);
+  const rows = before ?? (await makeRows(deps, context, config, dataset, progress));
+  if (!rows) return { outcome: "paused" };
+  const { outcome, result } = rows;
+  return { outcome, result };
+}
+
+interface Made {
+  outcome: "succeeded" | "cancelled" | "budget";
+  result: DistillResult;
+}
+
+/** Null: paused. */
+async function makeRows(
+  deps: DistillDeps,
+  context: JobContext,
+  config: DistillConfig,
+  dataset: Awaited<ReturnType<DistillDeps["dataset"]>>,
+  progress: Progress,
+): Promise<Made | null> {
+  const { job, signal } = context;
+  await progress.made("dataset_hash", dataset.contentHash);
+  const { questions, stopped } = await generate(deps, context, config, dataset, progress);
+  await progress.update({ stage: stopped === "pause" ? "generate" : "write" });
+  if (stopped === "pause") return null;
+  const written = await writeDatasets(deps, job, config, dataset, questions, signal);
+  const made: Made = {
+    outcome: stopped === "cancel" ? "cancelled" : stopped === "budget" ? "budget" : "succeeded",
+    result: resultOf(config, progress, written, questions, dataset.count, stopped),
+  };
+  await progress.made("rows", made);
+  await rm(journalFolder(deps.artifacts, job.id), { recursive: true, force: true });
+  return made;
+}
+
+function resultOf(
+  { target_rows: target, preview }: DistillConfig,
+  { now }: Progress,
+  { output, errors, accepted }: Written,
+  used: number,
+  all: number,
+  stopped: "cancel" | "budget" | null,
+): DistillResult {
+  return {
+    output_dataset: output,
+    error_dataset: errors,
+    accepted,
+    rejected: { ...now.rejected },
+    questions_used: used,
+    questions: all,
+    ended_by:
+      stopped === "cancel"
+        ? "cancelled"
+        : (stopped ??
+          (target !== null && accepted >= target ? "target_rows" : preview !== null ? "preview" : "questions_used")),
+  };
+}
+
+/** What was begun with other rows cannot go on: half of them would be of another question. */
+function requireSame({ now }: Progress, contentHash: string): void {
+  const before = now.made.dataset_hash;
+  if (before === undefined || before === contentHash) return;
+  throw fail("conflict", "the dataset has changed since this job began, so it cannot go on; start a new job with it");
+}

@@ -1,0 +1,214 @@
+/** One question of a job: its explanations are written, each is read by the student, and all that selection needs is noted. */
+import { mapLimited } from "../concurrency.ts";
+import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
+import { judgeFormat, parseCompletion } from "../rlt/completion.ts";
+import { studentFormat, teacherFormat } from "../rlt/formats.ts";
+import { teacherPrompt } from "../rlt/prompts.ts";
+import type { Asking, ScoringModel } from "../rlt/reading.ts";
+import type { Sampled } from "../rlt/sampled.ts";
+import { type Score, scoreExplanation, solutionBelief } from "../rlt/score.ts";
+import { controlTokens } from "../rlt/scored-tokens.ts";
+import type { ServedModel } from "../train/job-deps.ts";
+import { rollout } from "../train/rollout.ts";
+import { derivedSeed } from "../train/seeds.ts";
+import type { DistillConfig } from "./config.ts";
+import type { QuestionRecord, SampleRecord, ScoreRecord } from "./records.ts";
+
+export interface Models {
+  teacher: ServedModel | null;
+  student: ServedModel | null;
+}
+
+/** A text to be judged, and the teacher's own draw where it was drawn just now. */
+interface Draft {
+  completion: string;
+  sampled?: Sampled;
+  record: Omit<SampleRecord, "violations" | "score" | "error">;
+}
+
+export interface Question {
+  /** Its number in the dataset. */
+  row: number;
+  question: string;
+  solution: string;
+  /** An explanation that is there already, so that nothing is written; null: it should be there, and is not. */
+  trace?: string | null;
+}
+
+/** Tokens that went through models. */
+export interface Spent {
+  sampled: number;
+  scored: number;
+}
+
+/** Scores of one question under way at once: short ones share a batch. */
+const PARALLEL_SCORES = 16;
+
+/** What is wrong with the question or one of its texts is in the record; throws what ends the job. */
+export async function workOn(
+  { teacher, student }: Models,
+  config: DistillConfig,
+  question: Question,
+  asking: Asking,
+): Promise<{ record: QuestionRecord; spent: Spent }> {
+  const spent: Spent = { sampled: 0, scored: 0 };
+  const { row } = question;
+  try {
+    const drafts =
+      question.trace === undefined
+        ? await write(teacher!, config, question, asking)
+        : [traceDraft(question, closeOf({ teacher, student }))];
+    for (const { record } of drafts) spent.sampled += record.tokens;
+    const judge = createJudge({ teacher, student }, config, question, asking, spent);
+    const baseline = student === null ? null : await judge.baseline();
+    const samples = await mapLimited(drafts, PARALLEL_SCORES, judge.sample);
+    return { record: { row, samples, baseline }, spent };
+  } catch (error) {
+    return { record: { row, samples: [], baseline: null, error: faultOfRow(error) }, spent };
+  }
+}
+
+/** Seeds come from (job, row, sample), so a question's explanations do not depend on what else was under way. */
+async function write(
+  teacher: ServedModel,
+  config: DistillConfig,
+  question: Question,
+  asking: Asking,
+): Promise<Draft[]> {
+  const { engine, adapter, text, eosIds, contextLength } = teacher;
+  const format = teacherFormat(teacher.format);
+  const { ids: promptIds } = await text.encodePrompt(teacherPrompt(format, question.question, question.solution));
+  const room = contextLength - promptIds.length;
+  if (room < 1) {
+    throw fail(
+      "context_length_exceeded",
+      `question and solution make a prompt of ${promptIds.length} tokens; the teacher's context is ${contextLength} and must hold the explanation too`,
+    );
+  }
+  const { temperature, top_p: topP, top_k: topK, max_tokens: most } = config.sampling;
+  const drawn = await rollout({ engine, adapter }, text, format, {
+    promptIds,
+    n: config.samples_per_question,
+    temperature,
+    topP,
+    topK,
+    maxTokens: Math.min(most ?? DEFAULT_MAX_TOKENS, room),
+    seed: derivedSeed(config.seed, question.row),
+    eosIds,
+    ...asking,
+  });
+  return drawn.map(({ text: completion, ids, logprobs, errorBounds, ended }, sample) => ({
+    completion,
+    sampled: { ids, logprobs, errorBounds },
+    record: {
+      sample,
+      explanation: parseCompletion(completion, format.close).thought,
+      tokens: ids.length,
+      finish: ended ? "stop" : "length",
+    },
+  }));
+}
+
+/** As `POST /v1/explanations` has it. */
+const DEFAULT_MAX_TOKENS = 1_024;
+
+/** A trace is clean text: as if it had been closed properly. */
+function traceDraft({ trace }: Question, close: string): Draft {
+  if (!trace) throw fail("invalid_value", "the row has no reasoning_trace that could be scored");
+  return { completion: trace + close, record: { sample: 0, explanation: trace, tokens: 0, finish: null } };
+}
+
+function closeOf({ teacher, student }: Models): string {
+  if (teacher) return teacherFormat(teacher.format).close;
+  return teacherFormat(student?.format === "r1" ? "r1" : "stratos").close;
+}
+
+function createJudge(
+  { teacher, student }: Models,
+  config: DistillConfig,
+  asked: Question,
+  asking: Asking,
+  spent: Spent,
+) {
+  const close = closeOf({ teacher, student });
+  const { question, solution } = asked;
+  const reader = student && { ...modelOf(student), format: studentFormat(student.format) };
+  const writer = teacher && { ...modelOf(teacher), format: teacherFormat(teacher.format) };
+  // Greedy text is scored at temperature 1: a temperature of 0 has no distribution.
+  const temperature = config.sampling.temperature || 1;
+  const { coefficients } = config;
+
+  async function score(draft: Draft): Promise<Score> {
+    const found = await scoreExplanation(
+      reader!,
+      writer,
+      { question, solution, completion: draft.completion, close, ...(draft.sampled ? { sampled: draft.sampled } : {}) },
+      { temperature, coefficients, estimator: "k1", topK: 0, parity: false, tokens: false, values: true, ...asking },
+    );
+    spent.scored += found.scoredTokens;
+    return found;
+  }
+
+  return {
+    async baseline(): Promise<number> {
+      const belief = await solutionBelief(reader!, { question, solution, thought: "" }, { temperature, ...asking });
+      spent.scored += belief.scoredTokens;
+      return belief.mean;
+    },
+
+    async sample(draft: Draft): Promise<SampleRecord> {
+      const { record, completion } = draft;
+      if (!reader) {
+        const controls = teacher ? controlTokens(teacher.text) : [];
+        const parsed = parseCompletion(completion, close);
+        const { violations } = judgeFormat(parsed, studentFormat(PLAIN), controls, false);
+        return { ...record, violations, score: null };
+      }
+      try {
+        const found = await score(draft);
+        const tokens = draft.sampled ? record.tokens : (found.tokens?.thought.length ?? 0);
+        return { ...record, tokens, violations: found.format.violations, score: noted(found) };
+      } catch (error) {
+        const parsed = parseCompletion(completion, close);
+        const { violations } = judgeFormat(parsed, reader.format, controlTokens(reader.text), false);
+        return { ...record, violations, score: null, error: faultOfRow(error) };
+      }
+    },
+  };
+}
+
+/** Whose tags an explanation must not contain while no student is named. */
+const PLAIN = "stratos";
+
+function modelOf({ engine, text, adapter }: ServedModel): Omit<ScoringModel<never>, "format"> {
+  return { engine, text, adapter };
+}
+
+function noted({ reward, solution, kl, format, textTokens, tokens }: Score): ScoreRecord {
+  return {
+    reward,
+    solution: { ...solution },
+    kl: kl && { mean: kl.mean, max: kl.max, reward: kl.reward },
+    penalty: format.penalty,
+    text_tokens: textTokens,
+    tokens: {
+      thought: {
+        ends: tokens!.thought.map(({ end }) => end),
+        logprobs: tokens!.thought.map(({ student_logprob: value }) => value),
+        kl: tokens!.thought.map(({ kl: value }) => value),
+      },
+      solution: {
+        ends: tokens!.solution.map(({ end }) => end),
+        logprobs: tokens!.solution.map(({ logprob }) => logprob),
+      },
+    },
+  };
+}
+
+/** What a row's own text causes is its own misfortune; anything else ends the job, which goes on when that is mended. */
+function faultOfRow(error: unknown): ErrorBody {
+  if (error instanceof PreceptorError && FAULTS_OF_ROWS.has(error.code)) return error.toBody();
+  throw error;
+}
+
+const FAULTS_OF_ROWS: ReadonlySet<string> = new Set(["context_length_exceeded", "invalid_value"]);

@@ -1,0 +1,230 @@
+import { readdir, stat } from "node:fs/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { DatasetRow } from "../../src/datasets/row.ts";
+import type { DistillConfig } from "../../src/distill/config.ts";
+import { type DistillResult, runDistillation } from "../../src/distill/handler.ts";
+import { readJournal } from "../../src/jobs/journal.ts";
+import {
+  claim,
+  type DistillLab,
+  type DistillRun,
+  distillConfig,
+  journalOf,
+  newRun,
+  openDistillLab,
+  questions,
+} from "./fixture.ts";
+
+let lab: DistillLab;
+beforeAll(async () => {
+  lab = await openDistillLab();
+});
+afterAll(() => lab?.close());
+
+async function whole(config: DistillConfig, run: DistillRun = newRun()) {
+  const { outcome, result } = await runDistillation(lab.deps, claim(run, config));
+  return { outcome, result: result as DistillResult, run };
+}
+
+/** But for the job's name. */
+const nameless = (rows: DatasetRow[]) =>
+  rows.map(({ provenance, ...row }) => ({ ...row, provenance: { ...provenance, job: "" } }));
+
+describe("a distillation job", () => {
+  it("makes one row of every question, the one its student understands best, and keeps the others with the reason", async () => {
+    const { outcome, result, run } = await whole(distillConfig());
+    expect(outcome).toBe("succeeded");
+    expect(result).toMatchObject({
+      accepted: 40,
+      questions_used: 40,
+      ended_by: "questions_used",
+      rejected: { not_chosen: 40 },
+    });
+    const rows = await lab.rowsOf(result.output_dataset);
+    const rest = await lab.rowsOf(result.error_dataset);
+    const asked = questions(40);
+    expect(rows.map(({ id, question, solution, metadata }) => ({ id, question, solution, metadata }))).toEqual(
+      asked.map(({ id, question, solution, metadata }) => ({ id, question, solution, metadata })),
+    );
+    rows.forEach((row, i) => {
+      const taken = row.provenance as { score: { reward: number }; attempts: number };
+      expect(taken).toMatchObject({
+        job: run.job,
+        row: i,
+        teacher: "mini@1",
+        student: "mini@1",
+        attempts: 2,
+        tokens: expect.any(Number),
+      });
+      expect(taken.score.reward).toBeGreaterThanOrEqual((rest[i]!.provenance as typeof taken).score.reward);
+      expect(rest[i]!.provenance).toMatchObject({ reason: "not_chosen", row: i });
+    });
+    expect(run.progress).toMatchObject({ step: 40, questions: 40, accepted: 40, tokens_sampled: expect.any(Number) });
+    expect(run.events.filter(({ type }) => type === "job.sample").length).toBeGreaterThan(10);
+    // What only served to go on is gone.
+    await expect(stat(journalOf(lab.deps.artifacts, run.job))).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  it("killed again and again, it gives the rows of an undisturbed run and makes no question twice", async () => {
+    const config = distillConfig({ select: { rule: "all", where: null } });
+    const undisturbed = await whole(config);
+    const run = newRun();
+    let made = 0;
+    let finished: DistillResult | undefined;
+    for (let life = 1; !finished; life++) {
+      const ending = new AbortController();
+      // The n-th life ends after n more samples were told.
+      let told = 0;
+      const context = claim(run, config, {
+        signal: ending.signal,
+        onEvent: () => ++told >= life + 1 && ending.abort(),
+      });
+      try {
+        finished = (await runDistillation(lab.deps, context)).result as DistillResult;
+      } catch {
+        expect(ending.signal.aborted).toBe(true);
+        let now = 0;
+        for await (const _ of readJournal(journalOf(lab.deps.artifacts, run.job))) now++;
+        expect(now).toBeGreaterThanOrEqual(made);
+        made = now;
+      }
+    }
+    expect(run.attempts).toBeGreaterThan(5);
+    const rows = await lab.rowsOf(finished.output_dataset);
+    expect(nameless(rows)).toEqual(nameless(await lab.rowsOf(undisturbed.result.output_dataset)));
+    expect(rows.length).toBe(80);
+    expect(run.metrics).toEqual(undisturbed.run.metrics);
+  });
+
+  it("a journal holds every row once, whichever life wrote it", async () => {
+    const config = distillConfig();
+    const run = newRun();
+    for (const most of [3, 5]) {
+      const ending = new AbortController();
+      let told = 0;
+      const context = claim(run, config, { signal: ending.signal, onEvent: () => ++told >= most && ending.abort() });
+      await runDistillation(lab.deps, context).catch(() => undefined);
+    }
+    const folder = journalOf(lab.deps.artifacts, run.job);
+    expect((await readdir(folder)).sort()).toEqual(["1.jsonl", "2.jsonl"]);
+    const seen: number[] = [];
+    for await (const { row } of readJournal(folder)) seen.push(row);
+    expect(new Set(seen).size).toBe(seen.length);
+  });
+
+  it("meets a target exactly, in the order of rows and samples", async () => {
+    const config = distillConfig({ select: { rule: "all", where: null }, target_rows: 13 });
+    const { result } = await whole(config);
+    expect(result).toMatchObject({
+      accepted: 13,
+      questions_used: 7,
+      ended_by: "target_rows",
+      rejected: { not_needed: 1 },
+    });
+    const rows = await lab.rowsOf(result.output_dataset);
+    expect(rows.map(({ provenance }) => [provenance!.row, provenance!.sample])).toEqual(
+      Array.from({ length: 13 }, (_, i) => [Math.floor(i / 2), i % 2]),
+    );
+  });
+
+  it("says when the questions did not suffice", async () => {
+    const { outcome, result } = await whole(
+      distillConfig({ target_rows: 30, select: { rule: "best", where: { reward: { gte: 1e9 } } } }),
+    );
+    expect(outcome).toBe("succeeded");
+    expect(result).toMatchObject({
+      accepted: 0,
+      output_dataset: null,
+      ended_by: "questions_used",
+      rejected: { below_threshold: 80 },
+    });
+    const [row] = await lab.rowsOf(result.error_dataset);
+    expect(row!.provenance).toMatchObject({ reason: "below_threshold", detail: expect.stringMatching(/^reward is -/) });
+  });
+
+  it("draws the same explanations for a question however many rows stand before it", async () => {
+    const few = await whole(distillConfig({ preview: 3 }));
+    const many = await whole(distillConfig());
+    expect(few.result.ended_by).toBe("preview");
+    const [a, b] = await Promise.all([few, many].map(({ result }) => lab.rowsOf(result.output_dataset)));
+    expect(nameless(a!)).toEqual(nameless(b!.slice(0, 3)));
+  });
+
+  it("paused, it keeps what it has and goes on from there", async () => {
+    const config = distillConfig();
+    const run = newRun();
+    let told = 0;
+    const first = claim(run, config, { wanted: () => (told >= 4 ? "pause" : null), onEvent: () => void told++ });
+    expect(await runDistillation(lab.deps, first)).toEqual({ outcome: "paused" });
+    const sampled = (run.progress as unknown as { tokens_sampled: number }).tokens_sampled;
+    const { result } = await whole(config, run);
+    expect(result.accepted).toBe(40);
+    const undisturbed = await whole(config);
+    expect(run.progress).toMatchObject({
+      tokens_sampled: (undisturbed.run.progress as { tokens_sampled?: number }).tokens_sampled,
+    });
+    expect(sampled).toBeGreaterThan(0);
+  });
+
+  it.each([
+    ["cancelled", "cancelled", {}],
+    ["out of budget", "budget", { budget: { tokens: 100, seconds: null } }],
+  ])("%s, it keeps the rows it has finished", async (_, ended, changes) => {
+    const run = newRun();
+    let told = 0;
+    const wanted = () => (ended === "cancelled" && told >= 4 ? ("cancel" as const) : null);
+    const context = claim(run, distillConfig(changes), { wanted, onEvent: () => void told++ });
+    const { outcome, result } = await runDistillation(lab.deps, context);
+    expect(outcome).toBe(ended);
+    const { accepted, output_dataset: output, ended_by: by } = result as DistillResult;
+    expect(by).toBe(ended);
+    expect(accepted).toBeGreaterThan(0);
+    expect(accepted).toBeLessThan(40);
+    expect((await lab.rowsOf(output)).length).toBe(accepted);
+  });
+
+  it("without a student nothing is scored, and the first explanation of each question is taken raw", async () => {
+    const { result } = await whole(distillConfig({ student: null, select: { rule: "raw", where: null } }));
+    expect(result.accepted).toBe(40);
+    const rows = await lab.rowsOf(result.output_dataset);
+    expect(rows.every(({ provenance }) => provenance!.sample === 0 && provenance!.score === null)).toBe(true);
+  });
+
+  it("scores the traces that rows bring, and passes over a row without one", async () => {
+    const rows = questions(6);
+    delete rows[2]!.reasoning_trace;
+    const deps = {
+      ...lab.deps,
+      dataset: async (id: string) => ({ id, contentHash: "sha256:six", count: 6, row: async (i: number) => rows[i]! }),
+    };
+    const config = distillConfig({ from: "rows", samples_per_question: 1, select: { rule: "all", where: null } });
+    const { result } = await runDistillation(deps, claim(newRun(), config));
+    const made = result as DistillResult;
+    expect(made).toMatchObject({ accepted: 5, rejected: { unusable_question: 1 } });
+    const kept = await lab.rowsOf(made.output_dataset);
+    expect(kept.map(({ reasoning_trace: trace }) => trace)).toEqual(
+      rows.flatMap(({ reasoning_trace: trace }) => trace ?? []),
+    );
+    expect(kept[0]!.provenance).toMatchObject({ score: { reward: expect.any(Number), uplift: expect.any(Number) } });
+    const [lost] = await lab.rowsOf(made.error_dataset);
+    expect(lost!.provenance).toMatchObject({
+      reason: "unusable_question",
+      detail: expect.stringMatching(/no reasoning_trace/),
+    });
+  });
+
+  it("does not go on with other rows than it began with", async () => {
+    const run = newRun();
+    let told = 0;
+    const first = claim(run, distillConfig(), {
+      wanted: () => (told >= 2 ? "pause" : null),
+      onEvent: () => void told++,
+    });
+    await runDistillation(lab.deps, first);
+    const changed = {
+      ...lab.deps,
+      dataset: async (id: string) => ({ ...(await lab.deps.dataset(id)), contentHash: "sha256:other" }),
+    };
+    await expect(runDistillation(changed, claim(run, distillConfig()))).rejects.toMatchObject({ code: "conflict" });
+  });
+});
