@@ -3,7 +3,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type { TrainingEvent, TrainingJob } from "../../src/api/training/jobs/schemas.ts";
+import type { JobEventResource } from "../../src/api/jobs/schemas.ts";
+import type { TrainingJob } from "../../src/api/training/jobs/schemas.ts";
 import { fail } from "../../src/errors.ts";
 import type { DatasetSource } from "../../src/train/datasets.ts";
 import type { TrainingDataset, TrainingRow } from "../../src/train/job-deps.ts";
@@ -100,8 +101,8 @@ export async function waitFor(
   }
 }
 
-export async function eventsOf(server: Http, id: string): Promise<TrainingEvent[]> {
-  const { data } = await server.get<{ data: TrainingEvent[] }>(`/v1/training/jobs/${id}/events?limit=1000`);
+export async function eventsOf(server: Http, id: string): Promise<JobEventResource[]> {
+  const { data } = await server.get<{ data: JobEventResource[] }>(`/v1/training/jobs/${id}/events?limit=1000`);
   return data;
 }
 
