@@ -24,6 +24,19 @@ export function teacherText(format: TeacherFormat, question: string, solution: s
 }
 
 /**
+ * The prompt that a student answers: it writes its whole turn, tags included, as it learned to. Where a format asks the question
+ * in the turn itself, the turn begins with these words.
+ */
+export function studentPrompt(format: StudentFormat, question: string): PromptRequest {
+  const [before = ""] = format.turn.split("{explanation}");
+  return {
+    messages: turns(format, { question }),
+    ...(before.includes("{question}") ? { assistant: withWords(before, { question }) } : {}),
+    ...(format.chatTemplate === undefined ? {} : { chatTemplate: format.chatTemplate }),
+  };
+}
+
+/**
  * What the student reads: it saw the question only, "thinks" the explanation and answers with the solution. The end of
  * its turn is left out: nothing after the solution changes what came before.
  */

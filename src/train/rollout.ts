@@ -25,6 +25,7 @@ export interface Completion extends Sampled {
   ended: boolean;
 }
 
+/** `close` "": a text that ends with its turn alone. */
 export async function rollout(
   { engine, adapter }: Current,
   text: TextModel,
@@ -43,7 +44,7 @@ export async function rollout(
     params: { temperature, topP, topK, maxTokens },
     seed,
     stopIds: eosIds,
-    stopTexts: [close],
+    stopTexts: close === "" ? [] : [close],
     shouldStop: (index, ids) => writings[index]!.push(ids.at(-1)!),
     adapter,
     priority: "job",
