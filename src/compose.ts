@@ -5,6 +5,7 @@ import path from "node:path";
 import type { Logger } from "pino";
 import { createCheckpointService } from "./api/checkpoints/service.ts";
 import { createDatasetService } from "./api/datasets/service.ts";
+import { createEvaluationService } from "./api/evaluations/service.ts";
 import { createExplanationService, type ExplanationService } from "./api/explanations/service.ts";
 import { registerFound } from "./api/models/found.ts";
 import { createPreparation } from "./api/models/preparation.ts";
@@ -17,6 +18,7 @@ import { createTrainingJobService } from "./api/training/jobs/service.ts";
 import { createPreviewService } from "./api/training/preview/service.ts";
 import { createTrainingSessionService, type TrainingSessionService } from "./api/training/sessions/service.ts";
 import { artifactsDirectory, createFileArtifacts, sweepStaging } from "./artifacts/files.ts";
+import { evaluationHandlers } from "./compose-evaluation.ts";
 import { gaugeJobs, trainingHandlers } from "./compose-training.ts";
 import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
@@ -199,7 +201,10 @@ async function build(
   const startRunner = () =>
     createJobRunner({
       queue,
-      handlers: trainingHandlers({ config, models, engine, queue, datasets: source, artifacts: artifactsDir }),
+      handlers: {
+        ...trainingHandlers({ config, models, engine, queue, datasets: source, artifacts: artifactsDir }),
+        ...evaluationHandlers({ models, datasets: source, artifacts: artifactsDir }),
+      },
       workerId: `${hostname()} ${process.pid}`,
       log,
       now: () => performance.now(),
@@ -251,6 +256,7 @@ async function build(
         scores: createScoreService({ registry: models }),
         trainingSessions,
         jobs: createTrainingJobService({ ...checking, queue }),
+        evaluations: createEvaluationService({ ...checking, queue, artifacts: artifactsDir }),
         previews: createPreviewService({ ...checking, registry: models, fetch }),
         estimates: createEstimateService({ ...checking, queue, threads: config.threads }),
         checkpoints: createCheckpointService({ queue, directory: checkpointsDir, usedBy: models.madeOf }),

@@ -3,6 +3,8 @@ import { checkpointRoutes } from "./checkpoints/routes.ts";
 import type { CheckpointService } from "./checkpoints/service.ts";
 import { datasetRoutes } from "./datasets/routes.ts";
 import type { DatasetService } from "./datasets/service.ts";
+import { evaluationRoutes } from "./evaluations/routes.ts";
+import type { EvaluationService } from "./evaluations/service.ts";
 import { explanationRoutes } from "./explanations/routes.ts";
 import type { ExplanationService } from "./explanations/service.ts";
 import { modelRoutes } from "./models/routes.ts";
@@ -25,6 +27,7 @@ export interface Services {
   scores: ScoreService;
   trainingSessions: TrainingSessionService;
   jobs: TrainingJobService;
+  evaluations: EvaluationService;
   previews: PreviewService;
   estimates: EstimateService;
   checkpoints: CheckpointService;
@@ -38,13 +41,14 @@ export interface Services {
 /** Every resource, in the order in which the document lists them. */
 export function apiRoutes(services: Services): RouteModule[] {
   const { models, explanations, scores, trainingSessions, jobs, previews, estimates, checkpoints, datasets } = services;
-  const { now, random } = services;
+  const { evaluations, now, random } = services;
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
     scoreRoutes({ scores }),
     trainingSessionRoutes({ sessions: trainingSessions }),
     trainingJobRoutes({ jobs, checkpoints }),
+    evaluationRoutes({ evaluations }),
     previewRoutes({ previews }),
     estimateRoutes({ estimates }),
     checkpointRoutes({ checkpoints }),

@@ -31,6 +31,8 @@ export interface TrainingRow {
   question: string;
   solution: string;
   reasoning_trace?: string | undefined;
+  id?: string | undefined;
+  metadata?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface TrainingDataset {

@@ -68,7 +68,7 @@ export function changeHyperparameters(config: TrainingConfig, given: GivenHyperp
 }
 
 /** Equal configurations have equal hashes, in whatever order they were written. */
-export function configHash(config: TrainingConfig): string {
+export function configHash(config: object): string {
   return `sha256:${createHash("sha256").update(canonicalJson(config)!).digest("hex")}`;
 }
 

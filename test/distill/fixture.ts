@@ -105,7 +105,7 @@ export const newRun = (job = `djob_${randomUUID()}`): DistillRun => ({
 /** The job as a worker gets it that takes it up. */
 export function claim(
   run: DistillRun,
-  config: DistillConfig,
+  config: { seed: number },
   {
     signal = new AbortController().signal,
     wanted = () => null as Wanted | null,

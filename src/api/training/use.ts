@@ -36,7 +36,7 @@ export function notTrainable(id: string, param?: string): Error {
 }
 
 /** A request is told to come back later; a job waits: it has nobody to tell. */
-async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+export async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
       return await work();

@@ -193,7 +193,7 @@ test("what is no expression is none", () => {
     "\\frac{1}",
     "$",
     "words here",
-    "(".repeat(500) + "1" + ")".repeat(500),
+    `${"(".repeat(500)}1${")".repeat(500)}`,
   ]) {
     expect(parseExpression(text), text).toBeNull();
   }

@@ -64,7 +64,7 @@ export async function checkJob(deps: CheckDeps, request: TrainingRequest): Promi
 }
 
 /** What a job is about must not change while it waits: `id` becomes `id@3`. */
-function pinned(name: string, { id, version }: Version): string {
+export function pinned(name: string, { id, version }: Version): string {
   return name.includes("@ckpt_") ? name : `${id}@${version}`;
 }
 
