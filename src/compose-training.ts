@@ -21,15 +21,8 @@ export interface TrainingParts {
   artifacts: string;
 }
 
-export function trainingHandlers({
-  config,
-  models,
-  engine,
-  queue,
-  datasets,
-  artifacts,
-}: TrainingParts): Record<string, JobHandler> {
-  const deps: TrainingDeps = {
+export function trainingDeps({ config, models, engine, queue, datasets, artifacts }: TrainingParts): TrainingDeps {
+  return {
     engine,
     ...createModelUse(models),
     dataset: (id) => datasets.open(id),
@@ -41,6 +34,9 @@ export function trainingHandlers({
     fetch,
     clock: { now: () => performance.now() },
   };
+}
+
+export function trainingHandlers(deps: TrainingDeps): Record<string, JobHandler> {
   const train: JobHandler = (context) => runTraining(deps, context);
   return Object.fromEntries(Object.values(KINDS).map((kind) => [kind, train]));
 }

@@ -5,6 +5,7 @@ import path from "node:path";
 import type { Logger } from "pino";
 import { createCheckpointService } from "./api/checkpoints/service.ts";
 import { createDatasetService } from "./api/datasets/service.ts";
+import { createDistillationService } from "./api/distillation/service.ts";
 import { createEvaluationService } from "./api/evaluations/service.ts";
 import { createExplanationService, type ExplanationService } from "./api/explanations/service.ts";
 import { registerFound } from "./api/models/found.ts";
@@ -18,8 +19,9 @@ import { createTrainingJobService } from "./api/training/jobs/service.ts";
 import { createPreviewService } from "./api/training/preview/service.ts";
 import { createTrainingSessionService, type TrainingSessionService } from "./api/training/sessions/service.ts";
 import { artifactsDirectory, createFileArtifacts, sweepStaging } from "./artifacts/files.ts";
+import { distillationHandlers } from "./compose-distillation.ts";
 import { evaluationHandlers } from "./compose-evaluation.ts";
-import { gaugeJobs, trainingHandlers } from "./compose-training.ts";
+import { gaugeJobs, trainingDeps, trainingHandlers } from "./compose-training.ts";
 import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
 import { createDatasetStore } from "./db/dataset-store.ts";
@@ -191,18 +193,22 @@ async function build(
     // As a configuration names it: "model":"id@3".
     jobsOn: (id) => queue.needing(`"${id}@`),
   });
+  const store = createDatasetStore(database.db, now);
+  const artifacts = createFileArtifacts({ directory: artifactsDir });
   const datasets = createDatasetService({
-    store: createDatasetStore(database.db, now),
-    artifacts: createFileArtifacts({ directory: artifactsDir }),
+    store,
+    artifacts,
     maxFileBytes: config.http.maxDatasetBytes,
     usedBy: async (id) => (await queue.needing(id))[0],
   });
   const source = given ?? { open: (id: string) => datasets.openDataset(id, { param: "dataset" }) };
+  const training = trainingDeps({ config, models, engine, queue, datasets: source, artifacts: artifactsDir });
   const startRunner = () =>
     createJobRunner({
       queue,
       handlers: {
-        ...trainingHandlers({ config, models, engine, queue, datasets: source, artifacts: artifactsDir }),
+        ...trainingHandlers(training),
+        ...distillationHandlers({ models, queue, datasets, store, artifacts, training }),
         ...evaluationHandlers({ models, datasets: source, artifacts: artifactsDir }),
       },
       workerId: `${hostname()} ${process.pid}`,
@@ -261,6 +267,7 @@ async function build(
         estimates: createEstimateService({ ...checking, queue, threads: config.threads }),
         checkpoints: createCheckpointService({ queue, directory: checkpointsDir, usedBy: models.madeOf }),
         datasets,
+        distillations: createDistillationService({ ...checking, queue, opener: datasets, artifacts: artifactsDir }),
         now: Date.now,
         random: Math.random,
       }),

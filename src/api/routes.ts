@@ -3,6 +3,8 @@ import { checkpointRoutes } from "./checkpoints/routes.ts";
 import type { CheckpointService } from "./checkpoints/service.ts";
 import { datasetRoutes } from "./datasets/routes.ts";
 import type { DatasetService } from "./datasets/service.ts";
+import { distillationRoutes } from "./distillation/routes.ts";
+import type { DistillationService } from "./distillation/service.ts";
 import { evaluationRoutes } from "./evaluations/routes.ts";
 import type { EvaluationService } from "./evaluations/service.ts";
 import { explanationRoutes } from "./explanations/routes.ts";
@@ -32,6 +34,7 @@ export interface Services {
   estimates: EstimateService;
   checkpoints: CheckpointService;
   datasets: DatasetService;
+  distillations: DistillationService;
   /** Milliseconds. */
   now: () => number;
   /** A number in [0, 1). */
@@ -41,7 +44,7 @@ export interface Services {
 /** Every resource, in the order in which the document lists them. */
 export function apiRoutes(services: Services): RouteModule[] {
   const { models, explanations, scores, trainingSessions, jobs, previews, estimates, checkpoints, datasets } = services;
-  const { evaluations, now, random } = services;
+  const { distillations, evaluations, now, random } = services;
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
@@ -53,6 +56,7 @@ export function apiRoutes(services: Services): RouteModule[] {
     estimateRoutes({ estimates }),
     checkpointRoutes({ checkpoints }),
     datasetRoutes({ datasets }),
+    distillationRoutes({ distillations }),
     createOpenaiApi({ registry: models, now, random }),
   ];
 }

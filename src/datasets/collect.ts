@@ -4,7 +4,7 @@ import type { StagedFolder } from "../artifacts/store.ts";
 import { type BadLine, fail } from "../errors.ts";
 import { MAX_ROWS, MAX_TOLD_LINES } from "./limits.ts";
 import { normalise } from "./normalise.ts";
-import type { RawRow } from "./row.ts";
+import type { DatasetRow, RawRow } from "./row.ts";
 import { createDatasetWriter, type Written } from "./writer.ts";
 
 export interface CollectOptions {
@@ -33,7 +33,7 @@ export async function collectRows(
       throw fail("invalid_dataset", `it has more than ${maxRows} rows; split it into several datasets`, { param });
     }
     const row = "fault" in candidate ? candidate.fault : normalise(candidate.value);
-    const fault = typeof row === "string" ? row : takenId(ids, row.id);
+    const fault = typeof row === "string" ? row : takenId(ids, row);
     if (fault !== undefined) {
       faults++;
       if (bad.length < MAX_TOLD_LINES) bad.push({ line: candidate.line, reason: fault });
@@ -45,9 +45,11 @@ export async function collectRows(
 }
 
 /** Ids as hashes: they may be long, and there may be millions. */
-function takenId(ids: Set<string>, id: string | undefined): string | undefined {
+function takenId(ids: Set<string>, { id, provenance }: DatasetRow): string | undefined {
   if (id === undefined) return undefined;
-  const hash = createHash("sha256").update(id, "utf16le").digest().toString("latin1", 0, 16);
+  // Several explanations of one question bear its id.
+  const whole = provenance?.sample === undefined ? id : `${id}\n${JSON.stringify(provenance.sample)}`;
+  const hash = createHash("sha256").update(whole, "utf16le").digest().toString("latin1", 0, 16);
   if (ids.has(hash)) return `the id ${JSON.stringify(id.slice(0, 60))} stands in an earlier row already`;
   ids.add(hash);
   return undefined;

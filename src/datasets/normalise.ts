@@ -33,6 +33,8 @@ export function normalise(value: unknown): DatasetRow | string {
   }
   const id = takeId(values);
   if (typeof id === "object") return id.fault;
+  const provenance = takeProvenance(values);
+  if (typeof provenance === "string") return provenance;
   const metadata = takeMetadata(values);
   if (typeof metadata === "string") return metadata;
   return {
@@ -42,6 +44,7 @@ export function normalise(value: unknown): DatasetRow | string {
     // White space is no reasoning; it would teach a student to think in blanks.
     ...(texts.reasoning_trace.trim() === "" ? {} : { reasoning_trace: texts.reasoning_trace }),
     ...(Object.keys(metadata).length === 0 ? {} : { metadata }),
+    ...(provenance === undefined ? {} : { provenance }),
   };
 }
 
@@ -109,6 +112,16 @@ function takeId(values: Values): string | undefined | { fault: string } {
   if (id.trim() === "") return { fault: "id is empty" };
   if (id.length > MAX_ROW_ID_CHARACTERS) return { fault: `id has more than ${MAX_ROW_ID_CHARACTERS} characters` };
   return id;
+}
+
+/** Of a row that a job made, here or elsewhere; an own column of that name that is no such object is metadata like any other. */
+function takeProvenance(values: Values): Record<string, unknown> | string | undefined {
+  const given = values.get("provenance");
+  if (typeof given !== "object" || given === null || Array.isArray(given)) return undefined;
+  values.delete("provenance");
+  return depthWithin(given, MAX_METADATA_DEPTH)
+    ? (given as Record<string, unknown>)
+    : `provenance nests deeper than ${MAX_METADATA_DEPTH} levels`;
 }
 
 /** `metadata`, and every column that has no other place: nothing is dropped in silence. */

@@ -1,5 +1,8 @@
 /** What a distillation job does, every default filled in; names are those of the API (docs/distillation.md). */
+import type { EvaluationConfig } from "../evaluate/config.ts";
+import type { Estimator } from "../rlt/kl.ts";
 import type { Coefficients } from "../rlt/reward.ts";
+import type { TrainingConfig } from "../train/config.ts";
 import type { Selection } from "./predicate.ts";
 
 export interface DistillConfig {
@@ -12,17 +15,33 @@ export interface DistillConfig {
   samples_per_question: number;
   sampling: { temperature: number; top_p: number; top_k: number; max_tokens: number | null };
   coefficients: Coefficients;
+  /** How teacher and student are compared; what a teacher has just drawn by k1, which the method takes. */
+  kl: { estimator: Estimator; k: number };
   select: Selection;
   filters: Filters;
   /** The job ends as soon as exactly so many rows are accepted; null: every question is used. */
   target_rows: number | null;
   /** Only the first so many questions, and nothing after the datasets. */
   preview: number | null;
+  finetune: Finetune | null;
+  /** How the student is measured before and after. */
+  evaluate: Measurement | null;
   budget: { tokens: number | null; seconds: number | null };
   seed: number;
   /** Of the dataset that comes out. */
   name: string | null;
 }
+
+export interface Finetune {
+  /** But for its dataset, which is what comes out. */
+  training: TrainingConfig;
+  controls: Control[];
+}
+
+export type Measurement = Omit<EvaluationConfig, "student" | "weights_hash">;
+
+/** What the same student is trained on instead, for comparison: no explanation at all, or the rows' own. */
+export type Control = "solutions" | "reasoning_trace";
 
 /** What an explanation must be besides well scored. */
 export interface Filters {

@@ -4,10 +4,11 @@ import type { JobContext } from "../jobs/context.ts";
 import { type Journal, openJournal } from "../jobs/journal.ts";
 import type { DistillConfig } from "./config.ts";
 import type { DistillDeps, SourceDataset, SourceRow } from "./job-deps.ts";
+import { knownOf } from "./known.ts";
 import { nearDuplicatesFor } from "./near.ts";
 import { runPipeline, windowFor } from "./pipeline.ts";
 import type { Progress } from "./progress.ts";
-import { type Models, workOn } from "./question.ts";
+import { type Models, scoringTemperature, workOn } from "./question.ts";
 import type { QuestionRecord } from "./records.ts";
 import { createSelection, type Selected } from "./select.ts";
 
@@ -36,10 +37,11 @@ export async function generate(
   const { signal, job } = context;
   const count = questionsOf(config, dataset);
   const models: Models = { teacher: null, student: null };
+  let loading: Promise<Models> | null = null;
+  // Scores that are known already need no model.
+  const loaded = (): Promise<Models> => (loading ??= load(deps, config, models, signal));
   let journal: Journal<QuestionRecord> | null = null;
   try {
-    if (config.teacher !== null) models.teacher = await deps.teach(config.teacher, signal);
-    if (config.student !== null) models.student = await deps.serve(config.student, signal);
     journal = await openJournal<QuestionRecord>(journalFolder(deps.artifacts, job.id), job.leaseToken);
     const selection = createSelection(config, nearDuplicatesFor(config));
     let stopped: Generated["stopped"] = null;
@@ -49,10 +51,12 @@ export async function generate(
       window: windowFor(config.samples_per_question),
       signal,
       async work(row, ending) {
-        const { question, solution, reasoning_trace: trace } = await dataset.row(row);
-        const asked = { row, question, solution, ...(config.from === "rows" ? { trace: trace ?? null } : {}) };
+        const source = await dataset.row(row);
+        const { question, solution, reasoning_trace: trace } = source;
+        const brought = { trace: trace ?? null, known: knownOf(source, config, scoringTemperature(config)) };
+        const asked = { row, question, solution, ...(config.from === "rows" ? brought : {}) };
         const asking = { client: job.id, priority: "job", signal: ending } as const;
-        const { record, spent } = await workOn(models, config, asked, asking);
+        const { record, spent } = await workOn(loaded, config, asked, asking);
         progress.spent(spent);
         return record;
       },
@@ -75,6 +79,15 @@ export async function generate(
   }
 }
 
+async function load(deps: DistillDeps, config: DistillConfig, models: Models, signal: AbortSignal): Promise<Models> {
+  if (config.teacher !== null) models.teacher = await deps.teach(config.teacher, signal);
+  if (config.student !== null) models.student = await deps.serve(config.student, signal);
+  return models;
+}
+
+/** A job that ends takes its journal with it, also from those who only look. */
+export class JournalGone extends Error {}
+
 export interface Outcome {
   row: SourceRow;
   record: QuestionRecord;
@@ -93,7 +106,8 @@ export async function* outcomes(
   try {
     const selection = createSelection(config, nearDuplicatesFor(config));
     for (let i = 0; i < questions; i++) {
-      const record = (await journal.get(i))!;
+      const record = await journal.get(i);
+      if (!record) throw new JournalGone();
       const row = await dataset.row(i);
       yield { row, record, selected: selection.take(record, row) };
     }

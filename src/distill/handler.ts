@@ -8,6 +8,7 @@ import { generate, journalFolder, questionsOf } from "./generate.ts";
 import type { DistillDeps } from "./job-deps.ts";
 import { type Written, writeDatasets } from "./output.ts";
 import { createProgress, type Progress } from "./progress.ts";
+import { trainStudent } from "./student.ts";
 
 export interface DistillResult {
   output_dataset: string | null;
@@ -29,7 +30,25 @@ export async function runDistillation(deps: DistillDeps, context: JobContext): P
   const rows = before ?? (await makeRows(deps, context, config, dataset, progress));
   if (!rows) return { outcome: "paused" };
   const { outcome, result } = rows;
-  return { outcome, result };
+  if (!config.finetune || outcome !== "succeeded") return { outcome, result };
+  if (result.output_dataset === null) {
+    throw fail(
+      "invalid_dataset",
+      `no row was accepted, so there is nothing to train on; ${result.error_dataset} says why`,
+    );
+  }
+  const { finetune } = config;
+  const trained = await trainStudent({
+    deps,
+    context,
+    config,
+    finetune,
+    progress,
+    source: dataset,
+    output: result.output_dataset,
+  });
+  if ("stopped" in trained) return { outcome: trained.stopped, result };
+  return { outcome: "succeeded", result: { ...result, ...trained.result } };
 }
 
 interface Made {
@@ -53,8 +72,10 @@ async function makeRows(
   const written = await writeDatasets(deps, job, config, dataset, questions, signal);
   const made: Made = {
     outcome: stopped === "cancel" ? "cancelled" : stopped === "budget" ? "budget" : "succeeded",
-    result: resultOf(config, progress, written, questions, dataset.count, stopped),
+    result: resultOf(config, written, questions, dataset.count, stopped),
   };
+  const { accepted, rejected } = written;
+  await progress.update({ accepted, rejected });
   await progress.made("rows", made);
   await rm(journalFolder(deps.artifacts, job.id), { recursive: true, force: true });
   return made;
@@ -62,8 +83,7 @@ async function makeRows(
 
 function resultOf(
   { target_rows: target, preview }: DistillConfig,
-  { now }: Progress,
-  { output, errors, accepted }: Written,
+  { output, errors, accepted, rejected }: Written,
   used: number,
   all: number,
   stopped: "cancel" | "budget" | null,
@@ -72,7 +92,7 @@ function resultOf(
     output_dataset: output,
     error_dataset: errors,
     accepted,
-    rejected: { ...now.rejected },
+    rejected,
     questions_used: used,
     questions: all,
     ended_by:

@@ -38,6 +38,8 @@ export interface Progress {
   isSpent(budget: DistillConfig["budget"]): boolean;
   /** A question was taken; tells it, now and then, with metrics and samples. */
   question(record: QuestionRecord, row: SourceRow, selected: Selected, selection: SelectionState): Promise<void>;
+  /** Written now and then. */
+  tell(changes: Partial<DistillProgress>): Promise<void>;
   /** Written at once. */
   update(changes: Partial<DistillProgress>): Promise<void>;
   /** What a stage has made, kept before the next one begins. */
@@ -82,6 +84,8 @@ export function createProgress(
   // Questions whose work was done by this worker; the others only passed by.
   let fresh = 0;
   const rewards = { sum: 0, count: 0 };
+  // What an earlier worker has told is not told again.
+  const told = now.questions;
 
   const elapsed = (): number => (clock() - begun) / 1000;
   const write = async (): Promise<void> => {
@@ -116,13 +120,20 @@ export function createProgress(
         rewards.sum += sample.score.reward;
         rewards.count++;
       }
-      if (isPoint(now.questions, count, POINTS)) {
-        const reward = rewards.count > 0 ? { reward: rewards.sum / rewards.count } : {};
-        Object.assign(rewards, { sum: 0, count: 0 });
-        const all = now.accepted + Object.values(now.rejected).reduce((sum, each) => sum + each, 0);
+      const point = isPoint(now.questions, count, POINTS);
+      const { sum, count: scored } = rewards;
+      if (point) Object.assign(rewards, { sum: 0, count: 0 });
+      if (now.questions <= told) return;
+      if (point) {
+        const all = now.accepted + Object.values(now.rejected).reduce((total, each) => total + each, 0);
+        const reward = scored > 0 ? { reward: sum / scored } : {};
         await context.metrics(now.questions, { accepted: now.accepted, accepted_ratio: now.accepted / all, ...reward });
       }
       if (isPoint(now.questions, count, SAMPLES_SHOWN)) await context.event("job.sample", shown(record, row, selected));
+      if (point || clock() - written >= WRITE_EVERY_MS) await write();
+    },
+    async tell(changes) {
+      Object.assign(now, changes);
       if (clock() - written >= WRITE_EVERY_MS) await write();
     },
     async update(changes) {

@@ -12,6 +12,7 @@ import type { ServedModel } from "../train/job-deps.ts";
 import { rollout } from "../train/rollout.ts";
 import { derivedSeed } from "../train/seeds.ts";
 import type { DistillConfig } from "./config.ts";
+import { judgedAgain, type Known } from "./known.ts";
 import type { QuestionRecord, SampleRecord, ScoreRecord } from "./records.ts";
 
 export interface Models {
@@ -33,6 +34,8 @@ export interface Question {
   solution: string;
   /** An explanation that is there already, so that nothing is written; null: it should be there, and is not. */
   trace?: string | null;
+  /** What the trace was found to be worth before, so that nobody need read it again. */
+  known?: Known | undefined;
 }
 
 /** Tokens that went through models. */
@@ -46,13 +49,15 @@ const PARALLEL_SCORES = 16;
 
 /** What is wrong with the question or one of its texts is in the record; throws what ends the job. */
 export async function workOn(
-  { teacher, student }: Models,
+  models: () => Promise<Models>,
   config: DistillConfig,
   question: Question,
   asking: Asking,
 ): Promise<{ record: QuestionRecord; spent: Spent }> {
   const spent: Spent = { sampled: 0, scored: 0 };
   const { row } = question;
+  if (question.known) return { record: judgedAgain(question, question.known, config), spent };
+  const { teacher, student } = await models();
   try {
     const drafts =
       question.trace === undefined
@@ -134,16 +139,24 @@ function createJudge(
   const { question, solution } = asked;
   const reader = student && { ...modelOf(student), format: studentFormat(student.format) };
   const writer = teacher && { ...modelOf(teacher), format: teacherFormat(teacher.format) };
-  // Greedy text is scored at temperature 1: a temperature of 0 has no distribution.
-  const temperature = config.sampling.temperature || 1;
-  const { coefficients } = config;
+  const temperature = scoringTemperature(config);
+  const { coefficients, kl } = config;
 
   async function score(draft: Draft): Promise<Score> {
     const found = await scoreExplanation(
       reader!,
       writer,
       { question, solution, completion: draft.completion, close, ...(draft.sampled ? { sampled: draft.sampled } : {}) },
-      { temperature, coefficients, estimator: "k1", topK: 0, parity: false, tokens: false, values: true, ...asking },
+      {
+        temperature,
+        coefficients,
+        estimator: kl.estimator,
+        topK: kl.k,
+        parity: false,
+        tokens: false,
+        values: true,
+        ...asking,
+      },
     );
     spent.scored += found.scoredTokens;
     return found;
@@ -176,6 +189,9 @@ function createJudge(
     },
   };
 }
+
+/** Greedy text is scored at temperature 1: a temperature of 0 has no distribution. */
+export const scoringTemperature = ({ sampling }: Pick<DistillConfig, "sampling">): number => sampling.temperature || 1;
 
 /** Whose tags an explanation must not contain while no student is named. */
 const PLAIN = "stratos";

@@ -14,6 +14,10 @@ const TAGS: readonly (readonly [name: string, description: string])[] = [
   ["Training", "Weights that learn: sessions whose caller writes the loop."],
   ["Training jobs", "Teachers and students that learn, in jobs that survive restarts."],
   ["Checkpoints", "Weights that training saved."],
+  [
+    "Distillation",
+    "Datasets that students learn from, made by a teacher and chosen by a student, and the student itself.",
+  ],
   ["Datasets", "Questions with solutions, for training and distillation. Immutable, named by what they contain."],
   ["OpenAI-compatible", "The routes of OpenAI's API that existing clients use, with vLLM's extensions."],
   ["Server", "Probes, version, metrics."],

@@ -41,6 +41,12 @@ export async function openDistillLab(rows: SourceRow[] = questions(40)): Promise
   const deps: DistillDeps = {
     teach: (model, signal) => lab.deps.use(model, "teacher", signal),
     serve: (model, signal) => lab.deps.serve(model, signal),
+    answer: (model, signal) => lab.deps.serve(model, signal),
+    patiently: (attempt) => attempt(),
+    evaluated: async (asked) => ({
+      rows: Array.from({ length: asked.limit ?? rows.length }, (_, i) => i),
+      row: async (i) => rows[i]!,
+    }),
     dataset: async (id) => {
       const made = datasets.find((one) => one.id === id);
       if (made) return openDatasetFiles(store, made);
@@ -74,10 +80,13 @@ export function distillConfig(changes: Partial<DistillConfig> = {}): DistillConf
     samples_per_question: 2,
     sampling: { temperature: 0.7, top_p: 1, top_k: 0, max_tokens: 10 },
     coefficients: DEFAULT_COEFFICIENTS,
+    kl: { estimator: "k1", k: 0 },
     select: { rule: "best", where: null },
     filters: { format: false, fits_context: null, dedupe: null, not_leaked: null },
     target_rows: null,
     preview: null,
+    finetune: null,
+    evaluate: null,
     budget: { tokens: null, seconds: null },
     seed: 5,
     name: null,
@@ -132,7 +141,7 @@ export function claim(
     },
     async metrics(step, values) {
       signal.throwIfAborted();
-      run.metrics.set(step, values);
+      run.metrics.set(step, { ...run.metrics.get(step), ...values });
     },
     async progress(progress) {
       signal.throwIfAborted();

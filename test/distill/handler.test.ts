@@ -54,7 +54,7 @@ describe("a distillation job", () => {
         teacher: "mini@1",
         student: "mini@1",
         attempts: 2,
-        tokens: expect.any(Number),
+        completion_tokens: expect.any(Number),
       });
       expect(taken.score.reward).toBeGreaterThanOrEqual((rest[i]!.provenance as typeof taken).score.reward);
       expect(rest[i]!.provenance).toMatchObject({ reason: "not_chosen", row: i });
@@ -226,5 +226,79 @@ describe("a distillation job", () => {
       dataset: async (id: string) => ({ ...(await lab.deps.dataset(id)), contentHash: "sha256:other" }),
     };
     await expect(runDistillation(changed, claim(run, distillConfig()))).rejects.toMatchObject({ code: "conflict" });
+  });
+});
+
+describe("re-ranking", () => {
+  /** Three questions of three traces each, the second of every question empty of sense. */
+  const traces = (): ReturnType<typeof questions> =>
+    questions(3).flatMap((row, i) =>
+      [row.reasoning_trace!, "so so so", "then then it"].map((trace, j) => ({
+        ...row,
+        id: `${i}-${j}`,
+        reasoning_trace: trace,
+      })),
+    );
+  const over = (rows: ReturnType<typeof questions>, contentHash = "sha256:traces") => ({
+    ...lab.deps,
+    dataset: async (id: string) =>
+      id === "ds_traces"
+        ? { id, contentHash, count: rows.length, row: async (i: number) => rows[i]! }
+        : lab.deps.dataset(id),
+  });
+  const rescoring = (changes: Partial<DistillConfig> = {}) =>
+    distillConfig({
+      from: "rows",
+      dataset: "ds_traces",
+      teacher: null,
+      samples_per_question: 1,
+      select: { rule: "all", where: null },
+      ...changes,
+    });
+
+  it("ranks the rows of one question against each other", async () => {
+    const { result } = await runDistillation(over(traces()), claim(newRun(), rescoring()));
+    const rows = await lab.rowsOf((result as DistillResult).output_dataset);
+    expect(rows.map(({ id }) => id)).toEqual(traces().map(({ id }) => id));
+    for (let i = 0; i < 9; i += 3) {
+      const group = rows
+        .slice(i, i + 3)
+        .map(({ provenance }) => provenance as { rank: number; of: number; score: { reward: number } });
+      expect(group.map(({ rank }) => rank).sort()).toEqual([1, 2, 3]);
+      const byRank = [...group].sort((a, b) => a.rank - b.rank).map(({ score }) => score.reward);
+      expect(byRank).toEqual([...byRank].sort((a, b) => b - a));
+    }
+  });
+
+  it("keeps the best of each question, and says of the others that they were not chosen", async () => {
+    const best = rescoring({ select: { rule: "best", where: null } });
+    const { result } = await runDistillation(over(traces()), claim(newRun(), best));
+    expect(result).toMatchObject({ accepted: 3, rejected: { not_chosen: 6 } });
+    const rows = await lab.rowsOf((result as DistillResult).output_dataset);
+    expect(rows.map(({ provenance }) => provenance!.rank)).toEqual([1, 1, 1]);
+  });
+
+  it("puts other coefficients to scores that are there already, without asking a model", async () => {
+    const { result } = await runDistillation(over(traces()), claim(newRun(), rescoring()));
+    const first = await lab.rowsOf((result as DistillResult).output_dataset);
+    const nobody = async (): Promise<never> => {
+      throw new Error("a model was asked");
+    };
+    const coefficients = { solution: { mean: 2, min: 0.5 }, kl: { mean: 0, max: 0 } };
+    const deps = { ...over(first as ReturnType<typeof questions>), serve: nobody, teach: nobody };
+    const again = await runDistillation(deps, claim(newRun(), rescoring({ coefficients })));
+    const rows = await lab.rowsOf((again.result as DistillResult).output_dataset);
+    rows.forEach(({ provenance }, i) => {
+      const before = (first[i]!.provenance as { score: Record<string, number> }).score;
+      const after = (provenance as { score: Record<string, number> }).score;
+      const wanted =
+        2 * before["solution.logprob_mean"]! + 0.5 * before["solution.logprob_min"]! + before["format.penalty"]!;
+      expect(after.reward).toBeCloseTo(wanted, 9);
+      expect(after.uplift).toBeCloseTo(before.uplift!, 9);
+    });
+    // Of another student nothing is known.
+    await expect(runDistillation(deps, claim(newRun(), rescoring({ student: "other@1" })))).rejects.toThrow(
+      /was asked/,
+    );
   });
 });

@@ -101,10 +101,13 @@ export async function waitFor(
   }
 }
 
-export async function eventsOf(server: Http, id: string): Promise<JobEventResource[]> {
-  const { data } = await server.get<{ data: JobEventResource[] }>(`/v1/training/jobs/${id}/events?limit=1000`);
+export async function eventsOfJob(server: Http, base: string, id: string): Promise<JobEventResource[]> {
+  const { data } = await server.get<{ data: JobEventResource[] }>(`${base}/${id}/events?limit=1000`);
   return data;
 }
+
+export const eventsOf = (server: Http, id: string): Promise<JobEventResource[]> =>
+  eventsOfJob(server, "/v1/training/jobs", id);
 
 /** What must not depend on how often a job was interrupted: no seconds. */
 export async function trailOf(server: Http, id: string) {

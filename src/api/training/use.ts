@@ -1,5 +1,6 @@
 /** Registered models for a training job: with their files where they learn, and held in memory until the job lets them go. */
 import { setTimeout as delay } from "node:timers/promises";
+import type { DistillDeps } from "../../distill/job-deps.ts";
 import { fail, PreceptorError } from "../../errors.ts";
 import type { TrainingDeps } from "../../train/job-deps.ts";
 import type { ModelService } from "../models/service.ts";
@@ -9,7 +10,7 @@ const RETRY_SECONDS = 5;
 
 export function createModelUse(
   models: Pick<ModelService, "prepare" | "hold" | "openOptions">,
-): Pick<TrainingDeps, "use" | "serve"> {
+): Pick<TrainingDeps, "use" | "serve"> & Pick<DistillDeps, "teach"> {
   return {
     async use(name, role, signal) {
       const { version, prepared } = await patiently(signal, () =>
@@ -20,6 +21,10 @@ export function createModelUse(
       const held = await patiently(signal, () => models.hold(name, { role, param: "model", signal }));
       return { ...held, checkpoint, options: models.openOptions(version, checkpoint) };
     },
+    teach: (teacher, signal) =>
+      patiently(signal, () =>
+        models.hold(teacher, { role: "teacher", param: "teacher", signal, needs: { sample: true } }),
+      ),
     serve: (student, signal) =>
       patiently(signal, () =>
         models.hold(student, { role: "student", param: "student", signal, needs: { logprobs: true } }),

@@ -30,6 +30,18 @@ export interface CheckedJob {
 }
 
 export async function checkJob(deps: CheckDeps, request: TrainingRequest): Promise<CheckedJob> {
+  const checked = await checkModels(deps, request);
+  const { config } = checked;
+  const dataset = await deps.datasets.open(config.dataset);
+  await checkRows(dataset, config);
+  return { ...checked, dataset, ...(await sizeOf(config, dataset)) };
+}
+
+/** All of it but the rows. */
+export async function checkModels(
+  deps: Omit<CheckDeps, "datasets">,
+  request: TrainingRequest,
+): Promise<Pick<CheckedJob, "config" | "version" | "prepared" | "contextLength">> {
   const asked = resolveConfig(request, deps);
   const param = request.model !== undefined ? "model" : asked.role;
   const model = await deps.models.prepare(asked.model, { role: asked.role, param });
@@ -58,9 +70,7 @@ export async function checkJob(deps: CheckDeps, request: TrainingRequest): Promi
     checkContext(config, version.id, model.contextLength);
     if (student) checkContext(config, student.version.id, student.contextLength);
   }
-  const dataset = await deps.datasets.open(config.dataset);
-  await checkRows(dataset, config);
-  return { config, version, prepared, contextLength: model.contextLength, dataset, ...(await sizeOf(config, dataset)) };
+  return { config, version, prepared, contextLength: model.contextLength };
 }
 
 /** What a job is about must not change while it waits: `id` becomes `id@3`. */

@@ -60,7 +60,7 @@ const modulesSchema = z.union([
   boundedArray(z.enum(TARGET_MODULES), { min: 1, max: TARGET_MODULES.length }),
 ]);
 
-const loraSchema = z
+export const loraSchema = z
   .strictObject({
     r: count(1, 4096),
     lora_alpha: z.number().gt(0).max(1e6),
@@ -77,17 +77,19 @@ const loraSchema = z
 const weight = z.number().min(-1e6).max(1e6).default(1);
 const factor = z.number().min(-1e6).max(1e6).optional();
 
+export const coefficientsSchema = z
+  .strictObject({
+    solution: z.strictObject({ mean: factor, min: factor }).optional(),
+    kl: z.strictObject({ mean: factor, max: factor }).optional(),
+  })
+  .optional();
+
 const rewardSchema = z
   .discriminatedUnion("type", [
     z.strictObject({
       type: z.literal("student"),
       weight,
-      coefficients: z
-        .strictObject({
-          solution: z.strictObject({ mean: factor, min: factor }).optional(),
-          kl: z.strictObject({ mean: factor, max: factor }).optional(),
-        })
-        .optional(),
+      coefficients: coefficientsSchema,
     }),
     z.strictObject({ type: z.literal("exact"), weight }),
     z.strictObject({ type: z.literal("length"), weight, target_tokens: count(1, 1e6), max_tokens: count(2, 1e6) }),
@@ -109,7 +111,7 @@ export const budgetSchema = z
   .strictObject({ tokens: count(1).optional(), seconds: z.number().gt(0).max(MANY).optional() })
   .openapi("TrainingBudget", { description: "Spent, the job ends with its last checkpoint and a job.warning." });
 
-const suffixSchema = slugSchema.max(40).openapi({
+export const suffixSchema = slugSchema.max(40).openapi({
   description: "The result is registered as <id>-<suffix>; without one it is the next version of its own model.",
 });
 

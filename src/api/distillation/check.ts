@@ -1,0 +1,114 @@
+/** All that can be wrong with a distillation job before it is queued. */
+import type { DistillConfig } from "../../distill/config.ts";
+import { resolveDistillation } from "../../distill/resolve.ts";
+import { fail } from "../../errors.ts";
+import { checkEvaluation, type EvaluationCheckDeps } from "../evaluations/check.ts";
+import { lacking, type Needs } from "../models/needs.ts";
+import { type CheckDeps, checkModels, pinned } from "../training/jobs/check.ts";
+import type { CreateDistillation } from "./request-schemas.ts";
+
+export type DistillCheckDeps = CheckDeps & EvaluationCheckDeps;
+
+export async function checkDistillation(deps: DistillCheckDeps, request: CreateDistillation): Promise<DistillConfig> {
+  const asked = resolveDistillation(request, deps);
+  const teacher = await able(deps.models, request.teacher, "teacher", { sample: true });
+  const student =
+    request.student === undefined ? null : await able(deps.models, request.student, "student", { logprobs: true });
+  const { count, row } = await deps.datasets.open(request.dataset);
+  if (count === 0) throw fail("invalid_value", "dataset: it has no rows", { param: "dataset" });
+  if (request.finetune?.controls.includes("reasoning_trace") && (await row(0)).reasoning_trace === undefined) {
+    throw fail("invalid_value", "finetune.controls: the dataset's rows have no reasoning_trace to learn from", {
+      param: "finetune.controls",
+    });
+  }
+  const { filters } = asked;
+  if (request.fits_context === true) filters.fits_context = contextOf(student);
+  return {
+    ...asked,
+    teacher: teacher.name,
+    student: student?.name ?? null,
+    filters,
+    finetune: await checkFinetune(deps, request, asked.seed),
+    evaluate: await checkMeasurement(deps, request, asked.seed),
+  };
+}
+
+export interface Able {
+  name: string;
+  contextLength: number | null;
+}
+
+/** With its version: what a job is about must not change while it waits. */
+export async function able(
+  models: DistillCheckDeps["models"],
+  name: string,
+  role: "teacher" | "student",
+  needs: Needs,
+): Promise<Able> {
+  const { version, prepared, contextLength } = await models.prepare(name, { role, param: role });
+  const lack = prepared.kind === "remote" ? lacking(prepared.model.capabilities, needs) : null;
+  if (lack !== null) {
+    throw fail("unsupported_by_backend", `${version.id} cannot ${lack}; name another ${role}`, { param: role });
+  }
+  return { name: pinned(name, version), contextLength };
+}
+
+function contextOf(student: Able | null): number {
+  if (student?.contextLength != null) return student.contextLength;
+  throw fail("invalid_value", "fits_context: the student's context is not known; give a number of tokens", {
+    param: "fits_context",
+  });
+}
+
+async function checkFinetune(
+  deps: DistillCheckDeps,
+  { finetune, preview }: CreateDistillation,
+  seed: number,
+): Promise<DistillConfig["finetune"]> {
+  if (!finetune) return null;
+  if (preview !== undefined) {
+    throw fail("invalid_value", "preview: a preview trains nobody; leave finetune out", { param: "preview" });
+  }
+  const { controls, ...training } = finetune;
+  const request = { ...training, method: "sft", role: "student", dataset: TO_COME, seed } as const;
+  try {
+    const { config } = await checkModels(deps, request);
+    return { training: config, controls: [...new Set(controls)] };
+  } catch (error) {
+    throw within("finetune", error);
+  }
+}
+
+async function checkMeasurement(
+  deps: DistillCheckDeps,
+  { evaluate, finetune }: CreateDistillation,
+  seed: number,
+): Promise<DistillConfig["evaluate"]> {
+  if (!evaluate) return null;
+  if (!finetune) {
+    throw fail(
+      "invalid_value",
+      "evaluate: without finetune there is no student to measure; POST /v1/evaluations measures any",
+      {
+        param: "evaluate",
+      },
+    );
+  }
+  try {
+    const asked = { seed, ...evaluate, student: finetune.model, metadata: {} };
+    const { student: _, weights_hash: __, ...measurement } = await checkEvaluation(deps, asked);
+    return measurement;
+  } catch (error) {
+    throw within("evaluate", error);
+  }
+}
+
+/** In place of the id of a dataset that the job has yet to write. */
+const TO_COME = "output";
+
+/** The path of a field inside a part of the request. */
+function within(part: string, error: unknown): unknown {
+  if (!(error instanceof Error) || !("param" in error) || typeof error.param !== "string") return error;
+  const { code, param, message } = error as Error & { code: Parameters<typeof fail>[0]; param: string };
+  return fail(code, message, { param: `${part}.${param}`, cause: error });
+}
