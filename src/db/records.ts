@@ -79,6 +79,7 @@ export interface ChoiceDocument {
   explanation: string;
   finish_reason: "stop" | "length" | "cancelled";
   score?: unknown;
+  familiarity?: unknown;
   tokens?: unknown;
 }
 

@@ -57,7 +57,7 @@ export async function side<F>(
 }
 
 /** Nothing predicts a sequence's first token (a template without a prompt, a tokenizer without BOS): it has no log-prob. */
-function predicted({ from, to }: TokenSpan): TokenSpan {
+export function predicted({ from, to }: TokenSpan): TokenSpan {
   return { from: Math.max(from, 1), to: Math.max(to, 1) };
 }
 
@@ -88,7 +88,7 @@ export async function readByStudent(
 /** Log-probs of the tokens of a span (N = to − from rows). */
 export async function scoreSpan(
   model: ScoringModel<unknown>,
-  encoded: Encoded,
+  encoded: Pick<Encoded, "ids">,
   span: TokenSpan,
   options: LogprobOptions,
 ): Promise<LogprobsResult> {

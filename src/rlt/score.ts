@@ -3,6 +3,7 @@
  * A composition of `encodePrompt` and `logprobs`; numbers and formulas are those of method.md.
  */
 import { allSettledOrThrow } from "../concurrency.ts";
+import type { LogprobsResult } from "../engine/engine.ts";
 import { compare, estimate } from "./compare.ts";
 import { type FormatReport, judgeFormat, parseCompletion } from "./completion.ts";
 import { klBound, solutionBound } from "./error-bound.ts";
@@ -63,6 +64,8 @@ export interface Score {
   solution: SolutionReward;
   kl: (KlReward & { estimator: Estimator }) | null;
   format: FormatReport;
+  /** The student's tokens of the explanation, over which the KL's mean is taken. */
+  thoughtTokens: number;
   tokensFrom: "ids" | "text";
   warnings: Warning[];
   tokens?: { solution: ScoredToken[]; thought: ThoughtToken[] };
@@ -152,6 +155,7 @@ export async function scoreExplanation(
     solution,
     kl,
     format,
+    thoughtTokens: read.thought.to - read.thought.from,
     tokensFrom: drawn ? "ids" : "text",
     warnings,
     textTokens: read.encoded.ids.length,
@@ -163,12 +167,21 @@ export async function scoreExplanation(
   };
 }
 
-/** Mean log-prob of the solution after reading only `thought`, and the log-prob of each of its tokens by end offset. */
+/** The student's view of a solution after reading only some text. */
+export interface Belief extends Pick<LogprobsResult, "logprobs" | "errorBound" | "cachedTokens"> {
+  /** Mean log-prob of the solution's tokens. */
+  mean: number;
+  /** Log-prob of each of them by the offset of its end. */
+  byEnd: Map<number, number>;
+  scoredTokens: number;
+}
+
+/** After reading only `thought`. */
 export async function solutionBelief(
   student: ScoringModel<StudentFormat>,
   input: { question: string; solution: string; thought: string },
   options: Asking & Pick<ScoreOptions, "temperature">,
-): Promise<{ mean: number; byEnd: Map<number, number>; scoredTokens: number; cachedTokens: number }> {
+): Promise<Belief> {
   const read = await readByStudent(student, input.question, input.solution, input.thought);
   const { temperature } = options;
   const scores = await scoreSpan(student, read.encoded, read.solution, { temperature, ...askingOf(options) });
@@ -178,6 +191,5 @@ export async function solutionBelief(
     total += logprob;
     byEnd.set((read.encoded.ends[read.solution.from + i] as number) - read.solutionStart, logprob);
   });
-  const { cachedTokens } = scores;
-  return { mean: total / scores.logprobs.length, byEnd, scoredTokens: read.encoded.ids.length, cachedTokens };
+  return { ...scores, mean: total / scores.logprobs.length, byEnd, scoredTokens: read.encoded.ids.length };
 }

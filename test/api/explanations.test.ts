@@ -359,6 +359,67 @@ test("a teacher that cannot score texts is ranked by the log-probs it sampled wi
   expect(spelled.choices[0]).not.toHaveProperty("tokens");
 });
 
+test("how familiar a problem is: per choice and altogether, streamed and kept, only where it was asked for", async () => {
+  const asked = { n: 2, include: ["familiarity"], rank_by: { student: "student" }, seed: 3 };
+  const { body } = await create(asked);
+  for (const { score, familiarity } of body.choices) {
+    expect(familiarity).toMatchObject({ kl_mean: score.kl.mean, kl_max: score.kl.max });
+    expect(familiarity.uplift).toBeCloseTo(score.solution.logprob_mean + familiarity.student_surprise.mean, 10);
+  }
+  const [a, b] = body.choices.map((choice: Json) => choice.familiarity);
+  expect(body.familiarity.kl_tokens).toBe(a.kl_tokens + b.kl_tokens);
+  expect(body.familiarity.kl_max).toBe(Math.max(a.kl_max, b.kl_max));
+  expect(body.familiarity.teacher_surprise.tokens).toBe(encodePlain("\n\n5\n\n").length);
+  expect((await call("GET", `/v1/explanations/${body.id}`)).body).toEqual(body);
+  // The problem itself is read once by each model, the choices once each.
+  expect(teacher.scored).toHaveLength(3);
+
+  const seen = await events({ ...asked, question: "What is 2+3?" });
+  expect(seen.at(-1).explanation.choices).toEqual(body.choices);
+  expect(seen.at(-1).explanation.familiarity).toEqual(body.familiarity);
+
+  const alone = (await create({ include: ["familiarity"] })).body;
+  expect(alone.familiarity).toEqual({
+    teacher_surprise: body.familiarity.teacher_surprise,
+    student_surprise: null,
+    kl_mean: null,
+    kl_max: null,
+    kl_tokens: 0,
+    uplift: null,
+  });
+  expect(alone.usage.scored_tokens).toBeGreaterThan(0);
+  const silent = (await create({ rank_by: { student: "student" } })).body;
+  expect(silent).not.toHaveProperty("familiarity");
+  expect(silent.choices[0]).not.toHaveProperty("familiarity");
+  expect(Object.keys(silent.sampling)).toEqual(["n", "temperature", "top_p", "top_k", "max_tokens", "seed"]);
+
+  const { id } = (await create({ ...asked, background: true })).body;
+  await expect.poll(async () => (await call("GET", `/v1/explanations/${id}`)).body.status).toBe("completed");
+  expect((await call("GET", `/v1/explanations/${id}`)).body.familiarity).toEqual(body.familiarity);
+});
+
+test("what a student cannot read, or a teacher cannot say, is null and loses nothing else", async () => {
+  registry = createFakeRegistry({
+    teacher: { engine: teacher },
+    student: { engine: createFakeEngine({ contextLength: 300 }) },
+  });
+  service = newService();
+  app = createApp({ routes: [explanationRoutes({ explanations: service })], authenticate: null, strictJson: true });
+  const narrow = (await create({ include: ["familiarity"], rank_by: { student: "student" } })).body;
+  expect(narrow).toMatchObject({
+    status: "completed",
+    choices: [{ score_error: { code: "context_length_exceeded" } }],
+    familiarity: { teacher_surprise: { tokens: 3 }, student_surprise: null, kl_mean: null, uplift: null },
+  });
+
+  use({});
+  teacher.capabilities.logprobs = false;
+  const blind = (await create({ include: ["familiarity"], rank_by: { student: "student" } })).body;
+  expect(blind.familiarity.teacher_surprise).toBeNull();
+  expect(blind.familiarity.uplift).not.toBeNull();
+  expect(blind.familiarity.kl_mean).toBe(blind.choices[0].score.kl.mean);
+});
+
 test("an estimator that cannot work is refused before anything is written", async () => {
   registry = createFakeRegistry({
     teacher: { engine: teacher },

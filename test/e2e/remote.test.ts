@@ -84,6 +84,45 @@ describe("another Preceptor", () => {
     }
   });
 
+  test("how familiar a problem is comes from the log-probs that the other server reports", async () => {
+    const asked = { ...question, n: 2, include: ["familiarity", "prompt"] };
+    const direct = await behind("/v1/explanations", { ...asked, teacher: "llama", rank_by: { student: "llama" } });
+    const through = await front.post<Json>("/v1/explanations", {
+      ...asked,
+      teacher: "far",
+      rank_by: { student: "far" },
+    });
+    for (const number of ["kl_mean", "kl_max", "uplift"]) {
+      expect(through.familiarity[number]).toBeCloseTo(direct.familiarity[number], 3);
+    }
+    // The prompt's own log-probs, token by token, wherever the bytes lie wholly in the solution.
+    const { choices } = await behind("/v1/completions", {
+      model: "llama",
+      prompt: direct.prompt,
+      add_special_tokens: false,
+      max_tokens: 0,
+      prompt_logprobs: 0,
+      prompt_logprobs_temperature: 0.7,
+    });
+    const solution = "\n\n5\n\n";
+    const start = direct.prompt.indexOf("<|begin_of_solution|>\n") + "<|begin_of_solution|>".length;
+    const surprises: number[] = [];
+    let end = 0;
+    for (const entry of choices[0].prompt_logprobs.slice(1) as Json[]) {
+      const { logprob, decoded_token: text } = Object.values<Json>(entry)[0];
+      const begin = direct.prompt.indexOf(text, end);
+      end = begin + text.length;
+      if (begin >= start && end <= start + solution.length) surprises.push(-logprob);
+    }
+    expect(surprises.length).toBeGreaterThan(0);
+    for (const { familiarity } of [direct, through]) {
+      expect(familiarity.teacher_surprise.tokens).toBe(surprises.length);
+      expect(familiarity.teacher_surprise.max).toBeCloseTo(Math.max(...surprises), 3);
+      const mean = surprises.reduce((a, b) => a + b, 0) / surprises.length;
+      expect(familiarity.teacher_surprise.mean).toBeCloseTo(mean, 3);
+    }
+  });
+
   test("a client that leaves stops the work at the other server", async () => {
     const before = await metric(back, /preceptor_http_requests_total/);
     const leaving = new AbortController();

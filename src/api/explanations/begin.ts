@@ -89,6 +89,7 @@ export function generateRequest({ record, teacher, student, promptIds }: Run, ca
     sampling,
     rankBy: record.rankBy as GenerateRequest["rankBy"],
     tokens: sampling.tokens,
+    familiarity: sampling.familiarity ?? false,
     caller,
   };
 }
@@ -114,6 +115,7 @@ async function draft(
     seed: request.seed ?? Math.floor(deps.random() * SEED_RANGE),
     background: request.background,
     tokens: request.include.includes("tokens"),
+    familiarity: request.include.includes("familiarity"),
   };
   const fresh = {
     id: newId("expl"),

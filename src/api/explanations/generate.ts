@@ -2,6 +2,7 @@
 import type { Caller, QueuePlace } from "../../caller.ts";
 import type { SampleEvent } from "../../engine/engine.ts";
 import { fail, PreceptorError } from "../../errors.ts";
+import { familiarityOf, type ProblemSurprise } from "../../rlt/familiarity.ts";
 import { teacherFormat } from "../../rlt/formats.ts";
 import { teacherPrompt } from "../../rlt/prompts.ts";
 import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
@@ -9,9 +10,17 @@ import type { Sampled } from "../../rlt/sampled.ts";
 import { createWriting, type Writing } from "../../text/writing.ts";
 import type { HeldModel, ModelText } from "../models/registry.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
-import { isFaultOfItem, scoreItem, scoringPair } from "../scores/service.ts";
+import {
+  isFaultOfItem,
+  type ScoringPair,
+  type ScoringTeacher,
+  scoreItem,
+  scoringStudent,
+  scoringTeacher,
+} from "../scores/service.ts";
 import { patiently } from "./patience.ts";
 import type { Choice, ExplanationResource } from "./schemas.ts";
+import { surpriseOfProblem } from "./surprise.ts";
 
 export interface GenerateRequest {
   teacher: HeldModel;
@@ -24,6 +33,8 @@ export interface GenerateRequest {
   rankBy: Omit<NonNullable<ExplanationResource["rank_by"]>, "student"> | null;
   /** Report ids and log-probs of every token. */
   tokens: boolean;
+  /** Report how far the problem is from what the models know. */
+  familiarity: boolean;
   caller: Caller;
 }
 
@@ -112,7 +123,7 @@ export async function generate(request: GenerateRequest, events: GenerateEvents)
   };
   try {
     await write(request, events, drafts, made);
-    if (request.student && !request.caller.signal.aborted) await rank(request, events, drafts, made);
+    if (!request.caller.signal.aborted) await judge(request, events, drafts, made);
   } catch (error) {
     made.failure = { error };
   }
@@ -194,18 +205,38 @@ async function add(
   if (event.type === "finish") await events.choice(event.index, event.reason);
 }
 
-async function rank(
+/** Says how far the problem is from what the models know, where that was asked, and scores every choice where a student ranks them. */
+async function judge(
   request: GenerateRequest,
   events: GenerateEvents,
   drafts: readonly Draft[],
   made: Generated,
 ): Promise<void> {
-  const { student, teacher, rankBy, question, solution, caller } = request;
-  if (!student || !rankBy) throw fail("internal_error", "ranking without a student");
-  const pair = scoringPair(student, teacher);
-  const { close } = teacherFormat(teacher.format);
+  const { question, solution, caller } = request;
+  const teacher = scoringTeacher(request.teacher);
+  const student = request.student && scoringStudent(request.student);
   // Greedy text is scored at temperature 1: a temperature of 0 has no distribution.
   const temperature = request.sampling.temperature || 1;
+  let surprise: ProblemSurprise | null = null;
+  if (request.familiarity) {
+    const how = { ...caller, temperature };
+    surprise = await withoutHaste(() => surpriseOfProblem({ teacher, student }, { question, solution }, how), caller);
+    made.scoredTokens += surprise.scoredTokens;
+    for (const choice of made.choices) choice.familiarity = familiarityOf(surprise, null);
+  }
+  if (student) await rank(request, { teacher, student }, { temperature, surprise }, events, drafts, made);
+}
+
+async function rank(
+  { rankBy, question, solution, caller }: GenerateRequest,
+  pair: ScoringPair & { teacher: ScoringTeacher },
+  { temperature, surprise }: { temperature: number; surprise: ProblemSurprise | null },
+  events: GenerateEvents,
+  drafts: readonly Draft[],
+  made: Generated,
+): Promise<void> {
+  if (!rankBy) throw fail("internal_error", "ranking without a metric");
+  const { close } = pair.teacher.format;
   const options = { temperature, coefficients: DEFAULT_COEFFICIENTS, kl: rankBy.kl, parity: false, include: [] };
   let bestValue = Number.NEGATIVE_INFINITY;
   for (const choice of made.choices) {
@@ -213,11 +244,11 @@ async function rank(
     const completion = choice.explanation + (writing.closed ? close : "");
     const score = () => scoreItem(pair, { question, solution, completion }, options, caller, sampled ?? undefined);
     try {
-      // What a job has written is not thrown away because the student's engine is busy.
-      const { resource, tokens } = await (caller.priority === "job" ? patiently(score, caller.signal) : score());
+      const { resource, tokens, thoughtTokens } = await withoutHaste(score, caller);
       // The teacher wrote this text itself, a moment ago.
       resource.warnings = resource.warnings.filter((warning) => warning !== "foreign_text");
       choice.score = resource;
+      if (surprise) choice.familiarity = familiarityOf(surprise, { ...resource, thoughtTokens });
       made.scoredTokens += tokens;
     } catch (error) {
       // One that is too long for the student does not lose the others.
@@ -232,6 +263,11 @@ async function rank(
       bestValue = value;
     }
   }
+}
+
+/** What a job has written is not thrown away because an engine is busy. */
+function withoutHaste<T>(work: () => Promise<T>, { priority, signal }: Caller): Promise<T> {
+  return priority === "job" ? patiently(work, signal) : work();
 }
 
 /** A byte order mark is a character like any other here. */

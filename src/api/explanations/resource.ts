@@ -1,5 +1,6 @@
 import { type ExplanationRecord, UNFINISHED } from "../../db/records.ts";
 import { unixSeconds } from "../../http/schemas.ts";
+import { overall } from "../../rlt/familiarity.ts";
 import type { ExplanationResource } from "./schemas.ts";
 
 /** Sampling as stored: what the API echoes, and what taking the work up again after a restart needs. */
@@ -14,6 +15,8 @@ export interface StoredSampling {
   background: boolean;
   /** Per-token values were asked for. */
   tokens: boolean;
+  /** So was how far the problem is from what the models know. Absent in rows older than the question. */
+  familiarity?: boolean;
   /** Who asked for work in the background, so that it waits its turn after a restart too. */
   client?: string | undefined;
 }
@@ -28,7 +31,9 @@ export function isUnfinished({ status }: ExplanationRecord): boolean {
 
 /** `queue`: where it stands if it waits; one that is finished waits no more. */
 export function toResource(record: ExplanationRecord, queue?: ExplanationResource["queue"]): ExplanationResource {
-  const { background: _, tokens: __, client: ___, ...sampling } = storedSampling(record);
+  const { background: _, tokens: __, familiarity: ___, client: ____, ...sampling } = storedSampling(record);
+  const choices = record.choices as ExplanationResource["choices"];
+  const [first, ...others] = choices.flatMap(({ familiarity }) => familiarity ?? []);
   const rankBy = record.rankBy as { metric: string; kl: NonNullable<ExplanationResource["rank_by"]>["kl"] } | null;
   return {
     id: record.id,
@@ -39,8 +44,9 @@ export function toResource(record: ExplanationRecord, queue?: ExplanationResourc
     teacher: { id: record.teacherId, version: record.teacherVersion },
     question: record.question,
     solution: record.solution,
-    choices: record.choices as ExplanationResource["choices"],
+    choices,
     ...(record.best === null ? {} : { best: record.best }),
+    ...(first ? { familiarity: overall([first, ...others]) } : {}),
     ...(rankBy && record.studentId !== null && record.studentVersion !== null
       ? { rank_by: { student: { id: record.studentId, version: record.studentVersion }, ...rankBy } }
       : {}),

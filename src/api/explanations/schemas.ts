@@ -54,9 +54,14 @@ export const createExplanationSchema = z
     store: z.boolean().default(true).openapi({ description: "false: the explanation is not kept." }),
     rank_by: rankBySchema.optional(),
     include: z
-      .array(z.enum(["tokens", "prompt"]))
-      .max(2)
-      .default([]),
+      .array(z.enum(["tokens", "prompt", "familiarity"]))
+      .max(3)
+      .default([])
+      .openapi({
+        description:
+          "tokens: ids and log-probs of every choice. prompt: what the teacher read. familiarity: how far the problem is from what the " +
+          "teacher knows, and with `rank_by` from what that student knows (docs/method.md says how to read it).",
+      }),
     metadata: metadataSchema.default({}),
   })
   .openapi("CreateExplanation", {
@@ -89,6 +94,41 @@ const queueSchema = z
       "once are under way, or the error (`model_loading`, `queue_full`, `overloaded`, `backend_unavailable`) after which it is tried again.",
   });
 
+const surpriseSchema = z.object({
+  mean: z.number().openapi({ description: "Nats per token of the solution." }),
+  max: z.number().openapi({ description: "Nats, of its least expected token." }),
+  tokens: z.int(),
+  error_bound: z.number().optional().openapi({
+    description:
+      "Where a remote server reports log-probs at temperature 1 only: both are estimates, wrong by at most so much.",
+  }),
+});
+
+export const familiaritySchema = z
+  .object({
+    teacher_surprise: surpriseSchema.nullable().openapi({
+      description:
+        "−log p of the solution's tokens, the teacher having read the question. Null: its engine cannot score texts.",
+    }),
+    student_surprise: surpriseSchema
+      .nullable()
+      .openapi({ description: "The same of the student, without an explanation. Null: no `rank_by`." }),
+    kl_mean: z.number().nullable().openapi({
+      description:
+        "Teacher against student over the explanation's tokens, by the estimator of `rank_by`. Null: nothing was compared.",
+    }),
+    kl_max: z.number().nullable(),
+    kl_tokens: z.int().openapi({ description: "Tokens that `kl_mean` is taken over." }),
+    uplift: z.number().nullable().openapi({
+      description: "What the explanation bought the student, in nats per token of the solution. Null: not scored.",
+    }),
+  })
+  .openapi("Familiarity", {
+    description:
+      "How far the problem is from what teacher and student know, in nats at the temperature of the sampling (1 when greedy). Of the " +
+      "whole explanation: the KL over the tokens of all choices, the mean of their uplifts.",
+  });
+
 const choiceSchema = z.object({
   index: z.int(),
   explanation: z.string().openapi({ description: "The completion up to the first closing tag, verbatim." }),
@@ -97,6 +137,7 @@ const choiceSchema = z.object({
   score_error: errorSchema.shape.error.optional().openapi({
     description: "Why `rank_by` could not score this choice (it is too long for the student, for example).",
   }),
+  familiarity: familiaritySchema.optional(),
   tokens: z
     .array(
       z.object({
@@ -124,6 +165,7 @@ export const explanationSchema = z
     solution: z.string(),
     choices: z.array(choiceSchema),
     best: z.int().optional(),
+    familiarity: familiaritySchema.optional(),
     rank_by: z
       .object({
         student: z.object({ id: z.string(), version: z.int() }),

@@ -39,7 +39,8 @@ export function createScoreService(deps: { registry: ModelRegistry }): ScoreServ
           teacher = await deps.registry.hold(request.teacher, hold);
           assertSharedTokenizer(vocabularyOf(teacher), vocabularyOf(student), request.kl.estimator);
         }
-        return await scoreItems(scoringPair(student, teacher), request, caller);
+        const pair = { student: scoringStudent(student), teacher: teacher && scoringTeacher(teacher) };
+        return await scoreItems(pair, request, caller);
       } finally {
         student.release();
         teacher?.release();
@@ -99,23 +100,27 @@ function exactness({ kl, temperature, parity }: HowToScore): Needs {
 }
 
 export interface ScoringPair {
-  student: ScoringModel<StudentFormat> & Named;
-  teacher: (ScoringModel<TeacherFormat> & Named) | null;
+  student: ScoringStudent;
+  teacher: ScoringTeacher | null;
 }
+
+export type ScoringStudent = ScoringModel<StudentFormat> & Named;
+export type ScoringTeacher = ScoringModel<TeacherFormat> & Named;
 
 interface Named {
   id: string;
   version: number;
 }
 
-export function scoringPair(student: HeldModel, teacher: HeldModel | null): ScoringPair {
-  return {
-    student: { ...scoringModel(student), format: studentFormat(student.format) },
-    teacher: teacher && { ...scoringModel(teacher), format: teacherFormat(teacher.format) },
-  };
+export function scoringStudent(held: HeldModel): ScoringStudent {
+  return { ...scoringModel(held), format: studentFormat(held.format) };
 }
 
-function scoringModel({ id, version, engine, text, adapter }: HeldModel): Omit<ScoringModel<never> & Named, "format"> {
+export function scoringTeacher(held: HeldModel): ScoringTeacher {
+  return { ...scoringModel(held), format: teacherFormat(held.format) };
+}
+
+function scoringModel({ id, version, engine, text, adapter }: HeldModel): Omit<ScoringStudent, "format"> {
   return { id, version, engine, text, adapter };
 }
 
@@ -146,7 +151,7 @@ export async function scoreItem(
   request: ItemOptions,
   asking: Asking,
   sampled?: Sampled,
-): Promise<{ resource: ScoreResource; tokens: number; cachedTokens: number }> {
+): Promise<{ resource: ScoreResource; tokens: number; cachedTokens: number; thoughtTokens: number }> {
   const close = closingTag(pair);
   const completion = rawCompletion(item, close);
   const fault = faultOfItem(item);
@@ -186,7 +191,7 @@ export async function scoreItem(
       resource.progress.push({ end: step.end, solution_logprob_mean: belief.mean });
     }
   }
-  return { resource, tokens, cachedTokens };
+  return { resource, tokens, cachedTokens, thoughtTokens: score.thoughtTokens };
 }
 
 /** The tag that ends a teacher's explanation; without a teacher, the one of the preset the student answers in. */
