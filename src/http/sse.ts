@@ -9,7 +9,7 @@
  * early (an unknown model, a prompt too long) needs no special care.
  */
 
-import { setTimeout } from "node:timers/promises";
+import type { ServerResponse } from "node:http";
 import { linked } from "../abort.ts";
 import { fail, PreceptorError } from "../errors.ts";
 import type { ApiContext, StreamOutcome } from "./context.ts";
@@ -117,6 +117,7 @@ async function respond(c: ApiContext, options: StreamOptions, dialect: Dialect):
   if (early) throw early.error;
   headSent = true;
   c.set("streamEnded", writer.ended);
+  joinHead(c);
   return c.body(writer.body, 200, {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -127,12 +128,21 @@ async function respond(c: ApiContext, options: StreamOptions, dialect: Dialect):
   });
 }
 
+/** The adapter writes the head by itself; held back until this turn of the loop ends, it travels with the first event. */
+function joinHead(c: ApiContext): void {
+  const outgoing = (c.env as { outgoing?: ServerResponse } | undefined)?.outgoing;
+  if (!outgoing) return;
+  outgoing.cork();
+  setImmediate(() => outgoing.uncork());
+}
+
 async function firstEvent(writer: EventWriter, done: Promise<void>): Promise<void> {
-  const timer = new AbortController();
-  const patience = setTimeout(FIRST_EVENT_WAIT_MS, undefined, { signal: timer.signal, ref: false });
-  await Promise.race([writer.started, done, patience]);
-  patience.catch(() => {});
-  timer.abort();
+  let patience: NodeJS.Timeout | undefined;
+  const waited = new Promise<void>((resolve) => {
+    patience = setTimeout(resolve, FIRST_EVENT_WAIT_MS).unref();
+  });
+  await Promise.race([writer.started, done, waited]);
+  clearTimeout(patience);
 }
 
 function send(writer: EventWriter, text: string): Promise<void> {
