@@ -21,7 +21,7 @@ import {
 import { createPatience, type Patience } from "./patience.ts";
 
 export interface Connection {
-  /** `host:port`, for logs, metrics and messages. */
+  /** `host:port`, for logs, metrics and messages; with the path where another replica has the same. */
   readonly where: string;
   /** `path` below the base URL (`/models`), or below the server's root with `root: true`. */
   get(path: string, options?: AskOptions): Promise<unknown>;
@@ -43,10 +43,13 @@ export interface ConnectionDeps {
   send: SendHttp;
   baseUrl: string;
   key: string | undefined;
+  /** Base URLs of the whole pool: two on one host are told apart by their paths. */
+  pool?: readonly string[];
 }
 
-export function createConnection({ send, baseUrl, key }: ConnectionDeps): Connection {
-  const { origin, host: where } = new URL(baseUrl);
+export function createConnection({ send, baseUrl, key, pool = [baseUrl] }: ConnectionDeps): Connection {
+  const { origin, host, pathname } = new URL(baseUrl);
+  const where = pool.filter((other) => new URL(other).host === host).length > 1 ? host + pathname : host;
 
   async function answer(
     url: string,

@@ -45,7 +45,8 @@ async function connect(
   signal?: AbortSignal,
 ): Promise<RemoteModel> {
   const { now, send } = deps;
-  const connections = options.baseUrls.map((baseUrl) => createConnection({ send, baseUrl, key: options.key }));
+  const { baseUrls: pool, key } = options;
+  const connections = pool.map((baseUrl) => createConnection({ send, baseUrl, key, pool }));
   const replicas = connections.map((connection) => createReplica(connection, now));
   const probed = await Promise.allSettled(connections.map((connection) => probe(connection, options, signal)));
   const profiles = new Map<Replica, Profile>();

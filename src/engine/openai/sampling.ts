@@ -174,6 +174,11 @@ interface Target {
 
 /** A server that has said everything closes its answer; one that does not is left. */
 const AFTER_END_MS = 1_000;
+/**
+ * A server that was told the text which ended a sequence here is about to end it too: its last words keep the connection. One
+ * that takes longer computes something that nobody wants.
+ */
+const AFTER_STOP_MS = 250;
 
 async function stream(
   remote: Remote,
@@ -187,10 +192,16 @@ async function stream(
   const reporting = reportOf(remote, request);
   // The caller leaves when it has everything; what the server says after that is read all the same.
   const leaving = new AbortController();
-  const leave = (): void => leaving.abort(signal.reason);
-  if (signal.aborted) leave();
-  else signal.addEventListener("abort", leave, { once: true });
   let deadline: NodeJS.Timeout | undefined;
+  const cut = (): void => leaving.abort(signal.reason);
+  const isStopped = (): boolean => sequences.every(({ open }) => !open);
+  const endsItself = knowsItsStops(request);
+  const leave = (): void => {
+    if (endsItself && isStopped()) deadline ??= setTimeout(cut, AFTER_STOP_MS);
+    else cut();
+  };
+  if (signal.aborted) cut();
+  else signal.addEventListener("abort", leave, { once: true });
   const left = new Set(sequences.keys());
   const bounds = { vocabSize: profile.vocabSize, n: asked.n ?? 1 };
   const last: SampleEvent[] = [];
@@ -202,7 +213,7 @@ async function stream(
       begin();
       if (usage) channel.push([{ type: "usage", cachedTokens: usage.cachedTokens }]);
       // It goes on beyond what ended the text for us: it will not say that it is done.
-      if (left.size === 0 && choices.some(({ tokens }) => tokens.length > 0)) return;
+      if (isStopped() && choices.some(({ tokens }) => tokens.length > 0)) return;
       for (const choice of choices) {
         const sequence = sequences[choice.index]!;
         const events = take(choice, request, sequence, index(choice.index), left, reporting);
@@ -211,16 +222,17 @@ async function stream(
         else if (events.length > 0) channel.push(events);
       }
       // The caller has stopped all the others: nobody waits for the rest of this answer.
-      if (left.size > 0 && [...left].every((choice) => !sequences[choice]!.open)) return;
+      if (left.size > 0 && isStopped() && !endsItself) return;
       if (left.size > 0) continue;
       signal.removeEventListener("abort", leave);
-      deadline ??= setTimeout(leave, AFTER_END_MS);
+      clearTimeout(deadline);
+      deadline = setTimeout(cut, AFTER_END_MS);
       if (usage) channel.push(last.splice(0));
     }
     if (left.size > 0) throw new RemoteFailure("failed", "ended its answer before the text was complete");
   } catch (error) {
     // Everything has come, or the caller has stopped all of it: what fails after that is no loss.
-    if (sequences.some(({ open }) => open)) throw error;
+    if (!isStopped()) throw error;
   } finally {
     if (last.length > 0) channel.push(last);
     clearTimeout(deadline);
@@ -287,8 +299,9 @@ function reportOf({ profile, options }: Remote, request: SampleRequest): Reporti
   if (wanted === reported && (!isScaled || unfiltered)) {
     return {
       alternatives: Math.max(topLogprobs, needed ?? 0),
-      report: ({ logprob, top }) => ({
+      report: ({ logprob, bound, top }) => ({
         logprob: told(logprob),
+        ...(bound > 0 ? { errorBound: bound } : {}),
         ...(topLogprobs > 0 && top ? { top: first(top, topLogprobs) } : {}),
       }),
     };
@@ -301,10 +314,10 @@ function reportOf({ profile, options }: Remote, request: SampleRequest): Reporti
   }
   return {
     alternatives: profile.sampleAlternatives,
-    report({ id, logprob, top }) {
+    report({ id, logprob, bound: error, top }) {
       if (!top) throw garbage("answered no alternatives to a token where they were asked for");
       const own = { id, logprob: told(logprob) };
-      const { at, bound } = estimateAt(top, own, { vocabSize: profile.vocabSize, temperature: wanted });
+      const { at, bound } = estimateAt(top, own, { vocabSize: profile.vocabSize, temperature: wanted, error });
       return {
         logprob: at(logprob),
         errorBound: bound,
@@ -325,6 +338,10 @@ function first({ ids, logprobs }: NonNullable<WireToken["top"]>, k: number): Non
 
 /** OpenAI's limit, and that of many servers. */
 const MAX_STOP_TEXTS = 4;
+
+function knowsItsStops({ stopTexts = [] }: SampleRequest): boolean {
+  return stopTexts.length > 0 && stopTexts.length <= MAX_STOP_TEXTS;
+}
 
 function sampleBody(
   { options, profile }: Remote,

@@ -32,30 +32,38 @@ const LEAST_ROUNDING = 1e-6;
  * concentrated as the cap allows), for a < 1 the other way round (Jensen); both grow with m. Where nearly everything is known,
  * m is known only up to rounding (where the known sum to more than 1, by at least that much), and that r ids hold at most r·c
  * says more. The estimate is the middle of both ends in the logarithm, so the bound is half their distance.
+ *
+ * `error`: nats that what is known may itself be wrong. Its sum then lies within e^±aε, what it leaves within 1 − Σp·e^±ε, and
+ * the cap may be higher.
  */
 export function rescale(
   known: ArrayLike<number>,
-  { least, vocabSize, temperature }: { least: number; vocabSize: number; temperature: number },
+  {
+    least,
+    vocabSize,
+    temperature,
+    error = 0,
+  }: { least: number; vocabSize: number; temperature: number; error?: number },
 ): Rescaled {
   if (temperature === 1) return { logNormaliser: 0, bound: 0 };
   const a = 1 / temperature;
   let sum = 0;
-  let mass = 1;
+  let whole = 0;
   for (let i = 0; i < known.length; i++) {
     sum += Math.exp(a * known[i]!);
-    mass -= Math.exp(known[i]!);
+    whole += Math.exp(known[i]!);
   }
   const rest = vocabSize - known.length;
-  if (rest <= 0) return { logNormaliser: Math.log(sum), bound: 0 };
-  const cap = Math.exp(least);
-  const rounding = Math.max(LEAST_ROUNDING, -mass);
-  const most = Math.min(Math.max(mass, 0) + rounding, rest * cap);
-  const fewest = Math.min(Math.max(mass - rounding, 0), most);
+  if (rest <= 0) return { logNormaliser: Math.log(sum), bound: a * error };
+  const cap = Math.exp(least + error);
+  const rounding = Math.max(LEAST_ROUNDING, whole * Math.exp(-error) - 1);
+  const most = Math.min(Math.max(1 - whole * Math.exp(-error), 0) + rounding, rest * cap);
+  const fewest = Math.min(Math.max(1 - whole * Math.exp(error) - rounding, 0), most);
   const even = (tail: number): number => tail ** a * rest ** (1 - a);
   // A cap that is nothing in floating point leaves no tail.
   const concentrated = (tail: number): number => (tail === 0 ? 0 : tail * cap ** (a - 1));
-  const low = Math.log(sum + (a > 1 ? even(fewest) : concentrated(fewest)));
-  const high = Math.log(sum + (a > 1 ? concentrated(most) : even(most)));
+  const low = Math.log(sum * Math.exp(-a * error) + (a > 1 ? even(fewest) : concentrated(fewest)));
+  const high = Math.log(sum * Math.exp(a * error) + (a > 1 ? concentrated(most) : even(most)));
   return { logNormaliser: (low + high) / 2, bound: (high - low) / 2 };
 }
 
@@ -65,14 +73,17 @@ export interface Estimate {
   bound: number;
 }
 
-/** Of one position, from what a server reported of it in falling order (`top`) and the text's own token. */
+/**
+ * Of one position, from what a server reported of it in falling order (`top`) and the text's own token; `error`: nats that each
+ * of them may be wrong.
+ */
 export function estimateAt(
   top: { ids: Int32Array; logprobs: Float32Array },
   own: { id: number; logprob: number },
-  { vocabSize, temperature }: { vocabSize: number; temperature: number },
+  { vocabSize, temperature, error = 0 }: { vocabSize: number; temperature: number; error?: number },
 ): Estimate {
   const known = top.ids.includes(own.id) ? top.logprobs : Float32Array.of(...top.logprobs, own.logprob);
   const least = leastOf(top.ids, top.logprobs, own.id);
-  const { logNormaliser, bound } = rescale(known, { least, vocabSize, temperature });
-  return { at: (logprob) => logprob / temperature - logNormaliser, bound };
+  const { logNormaliser, bound } = rescale(known, { least, vocabSize, temperature, error });
+  return { at: (logprob) => logprob / temperature - logNormaliser, bound: bound + error / temperature };
 }

@@ -23,6 +23,8 @@ export interface WireToken {
   id: number;
   /** NaN: not reported. */
   logprob: number;
+  /** Nats that every log-prob of this token may be wrong, where a Preceptor says that they are estimates; else 0. */
+  bound: number;
   /** Most likely first. */
   top: TopLogprobs | null;
 }
@@ -73,31 +75,41 @@ function readTokens(choice: JsonObject, idsFrom: IdsFrom, vocabSize: number): Wi
     return list(logprobs?.content ?? [], "logprobs.content").map((entry) => {
       const fields = object(entry, "a log-prob");
       const own: Pair = [readId(fields.id, vocabSize), readLogprob(fields.logprob)];
-      return { id: own[0], logprob: own[1], top: readContentTop(fields.top_logprobs, own, vocabSize) };
+      return { id: own[0], logprob: own[1], bound: 0, top: readContentTop(fields.top_logprobs, own, vocabSize) };
     });
   }
   const ids =
     idsFrom === "tokens"
       ? list(logprobs?.tokens ?? [], "logprobs.tokens").map((token) => readNamedId(token, vocabSize))
       : list(choice.token_ids ?? [], "token_ids").map((id) => readId(id, vocabSize));
-  if (!logprobs) return ids.map((id) => ({ id, logprob: Number.NaN, top: null }));
+  if (!logprobs) return ids.map((id) => ({ id, logprob: Number.NaN, bound: 0, top: null }));
   const values = list(logprobs.token_logprobs, "token_logprobs");
   const tops = list(logprobs.top_logprobs ?? [], "top_logprobs");
+  const bounds = list(logprobs.error_bound ?? [], "error_bound");
   if (values.length !== ids.length) throw garbage(`answered ${ids.length} tokens with ${values.length} log-probs`);
+  if (bounds.length > 0 && bounds.length !== ids.length) {
+    throw garbage(`answered ${ids.length} tokens with ${bounds.length} error bounds`);
+  }
   return ids.map((id, i) => {
-    const logprob = readLogprob(values[i]);
-    return { id, logprob, top: readNamedTop(tops[i], [id, logprob], vocabSize) };
+    const bound = readBound(bounds[i] ?? 0);
+    const logprob = readLogprob(values[i], bound);
+    return { id, logprob, bound, top: readNamedTop(tops[i], [id, logprob], { vocabSize, bound }) };
   });
 }
 
 /** By `token_id:N`; by the tokens' texts it tells nothing that is certain. */
-function readNamedTop(value: unknown, own: Pair, vocabSize: number): TopLogprobs | null {
+function readNamedTop(
+  value: unknown,
+  own: Pair,
+  { vocabSize, bound }: { vocabSize: number; bound: number },
+): TopLogprobs | null {
   if (!isObject(value)) return null;
   const entries = Object.entries(value);
   if (entries.length === 0 || !entries.every(([name]) => name.startsWith(TOKEN_ID))) return null;
   return distribution(
-    entries.map(([name, logprob]) => [readNamedId(name, vocabSize), readLogprob(logprob)]),
+    entries.map(([name, logprob]) => [readNamedId(name, vocabSize), readLogprob(logprob, bound)]),
     own,
+    bound,
   );
 }
 
@@ -130,8 +142,9 @@ type Pair = [id: number, logprob: number];
 /**
  * What was reported of one distribution, most likely first. What is missing from 1 bounds all other ids, so an id that comes
  * twice, or more than the whole, would make an estimate look better than it is. `own`: the token, which need not be among them.
+ * `bound`: nats that each may be wrong.
  */
-function distribution(entries: Pair[], own: Pair): TopLogprobs {
+function distribution(entries: Pair[], own: Pair, bound = 0): TopLogprobs {
   const seen = new Set<number>();
   let mass = entries.some(([id]) => id === own[0]) ? 0 : Math.exp(own[1]);
   for (const [id, logprob] of entries) {
@@ -139,7 +152,7 @@ function distribution(entries: Pair[], own: Pair): TopLogprobs {
     seen.add(id);
     mass += Math.exp(logprob);
   }
-  if (mass > MOST_MASS)
+  if (mass > MOST_MASS * Math.exp(bound))
     throw garbage(`answered alternatives to one token whose probabilities sum to ${mass.toFixed(2)}`);
   entries.sort(([, a], [, b]) => b - a);
   return {
@@ -198,9 +211,14 @@ function readPosition(value: unknown, own: number, vocabSize: number): WirePosit
   return { logprob, rank, ...distribution(found, [own, logprob]) };
 }
 
-function readLogprob(value: unknown): number {
-  if (typeof value === "number" && value <= Math.log(MOST_MASS)) return value;
+function readLogprob(value: unknown, bound = 0): number {
+  if (typeof value === "number" && value <= Math.log(MOST_MASS) + bound) return value;
   throw garbage(`answered a log-prob of ${show(value)}`);
+}
+
+function readBound(value: unknown): number {
+  if (typeof value === "number" && value >= 0 && value < Infinity) return value;
+  throw garbage(`answered an error bound of ${show(value)}`);
 }
 
 function readId(value: unknown, vocabSize: number): number {

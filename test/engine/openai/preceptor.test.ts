@@ -4,17 +4,20 @@ import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { serve } from "@hono/node-server";
 import { expect, onTestFinished, test } from "vitest";
-import type { RemoteModel } from "../../../src/engine/engine.ts";
+import type { RemoteModel, SampleEvent, SampleRequest } from "../../../src/engine/engine.ts";
 import { createOpenAiEngine } from "../../../src/engine/openai/engine.ts";
-import type { FakeEngine } from "../../api/fakes.ts";
+import { createFakeEngine, encodePlain, type FakeEngine, VOCAB_SIZE } from "../../api/fakes.ts";
 import { openaiFixture } from "../../api/openai-fixture.ts";
-import { farthest, PROBE, type Sampled, sampleAll, score } from "./fixture.ts";
+import { connect, eventually, fake, farthest, PROBE, type Sampled, sampleAll, score } from "./fixture.ts";
+import { rowOf, stateOf, TOY } from "./toy-model.ts";
 
 const TEXT = Int32Array.of(65, 66, 67, 68, 69, 70, 90, 91);
 const IM_END = 258;
 
-async function connected(): Promise<{ model: RemoteModel; behind: FakeEngine }> {
-  const { app, engine: behind } = openaiFixture({ cachedTokens: 3 });
+async function connected(
+  options: Parameters<typeof openaiFixture>[0] = { cachedTokens: 3 },
+): Promise<{ model: RemoteModel; behind: FakeEngine; server: Server }> {
+  const { app, engine: behind } = openaiFixture(options);
   const server = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" }) as Server;
   await once(server, "listening");
   const engine = createOpenAiEngine({
@@ -39,7 +42,7 @@ async function connected(): Promise<{ model: RemoteModel; behind: FakeEngine }> 
     server.closeAllConnections();
     server.close();
   });
-  return { model, behind };
+  return { model, behind, server };
 }
 
 test("it is found able to do everything but train and load adapters", async () => {
@@ -86,5 +89,44 @@ test("scores at any temperature, exactly", async () => {
     const [far, near] = [await score(model, TEXT, chosen), await score(behind, TEXT, chosen)];
     expect(farthest(far.at!, near.at!)).toBeLessThan(1e-5);
     expect(farthest(far.entropy!, near.entropy!)).toBeLessThan(1e-4);
+  }
+});
+
+test("a sample that ends at a text of ours leaves the connection to the next one", async () => {
+  const writer = createFakeEngine({ script: () => encodePlain("so it is STOP and so on") });
+  /** The word that it has ended comes in a packet of its own. */
+  async function* sample(request: SampleRequest): AsyncGenerator<SampleEvent> {
+    for await (const event of writer.sample(request)) {
+      if (event.type === "finish") await new Promise((resolve) => setTimeout(resolve, 10));
+      yield event;
+    }
+  }
+  const { model, server } = await connected({ engine: { ...writer, sample } });
+  let connections = 0;
+  server.on("connection", () => connections++);
+  const [STOP] = encodePlain("STOP");
+  const shouldStop = (_: number, ids: readonly number[]): boolean => ids.at(-1) === STOP;
+  for (let i = 0; i < 5; i++) {
+    const [sampled] = await sampleAll(model, { shouldStop, stopTexts: ["STOP"], params: { maxTokens: 40 } });
+    expect(sampled).toMatchObject({ ids: encodePlain("so it is STOP"), reason: "stop" });
+    await eventually(() => model.replicas()[0]!.active === 0);
+  }
+  // Unless probing has left one open, the first needs one.
+  expect(connections).toBeLessThan(2);
+});
+
+test("estimates of a server behind it stay estimates, whose bound holds at their temperature and at others", async () => {
+  const toy = { ...TOY, vocabSize: VOCAB_SIZE };
+  const tempered = await connect([await fake({ toy: { ...toy, divisor: 0.7 } })], { tempered: 0.7 });
+  const { model } = await connected({ engine: tempered.model });
+  for (const temperature of [1, 0.7, 1.5]) {
+    const request = { promptIds: TEXT, seed: 3, logprobsTemperature: temperature };
+    const [{ ids, logprobs, bounds }] = (await sampleAll(model, request)) as [Sampled];
+    expect(ids.length).toBeGreaterThan(0);
+    ids.forEach((id, i) => {
+      const truth = rowOf({ ...toy, divisor: temperature }, stateOf([...TEXT, ...ids.slice(0, i)]))[id]!;
+      expect(bounds[i]).toBeGreaterThan(0);
+      expect(Math.abs(logprobs[i]! - truth)).toBeLessThanOrEqual(bounds[i]! + 1e-5);
+    });
   }
 });

@@ -108,6 +108,15 @@ test("servers of different weights are no replicas", async () => {
   await connect([one, await fake()]);
 });
 
+test("two base URLs on one host are told apart by their paths", async () => {
+  const server = await fake();
+  const other = new URL("/other/v1", server.url).href;
+  const connecting = connect([server], { baseUrls: [server.url, other] });
+  await expect(connecting).rejects.toMatchObject({ message: expect.stringContaining(`${server.where}/other/v1`) });
+  const { model } = await connect([server]);
+  expect(model.replicas().map(({ where }) => where)).toEqual([server.where]);
+});
+
 test("a server that serves another name says which", async () => {
   const server = await fake();
   const refusal = await connect([server], { name: "llama" }).catch((error: unknown) => error);

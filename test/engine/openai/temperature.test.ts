@@ -1,7 +1,7 @@
 /** The bounds of what is estimated from a few alternatives hold, whatever the distribution. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { leastOf, rescale } from "../../../src/engine/openai/temperature.ts";
+import { estimateAt, leastOf, rescale } from "../../../src/engine/openai/temperature.ts";
 
 const TEMPERATURES = [0.3, 0.7, 1, 1.5, 3];
 /** Numbers travel as float32, so masses near 1 are known to about so many nats. */
@@ -28,10 +28,11 @@ function report(row: Float64Array, k: number, own: number): Reported {
   return { ids, logprobs: Float32Array.from(ids, (id) => row[id]!), own };
 }
 
-function estimate({ ids, logprobs, own }: Reported, vocabSize: number, temperature: number) {
-  const least = leastOf(ids, logprobs, own);
-  const { logNormaliser, bound } = rescale(logprobs, { least, vocabSize, temperature });
-  return { logprob: logprobs[ids.indexOf(own)]! / temperature - logNormaliser, bound };
+function estimate({ ids, logprobs, own }: Reported, vocabSize: number, temperature: number, error = 0) {
+  const top = { ids: Int32Array.from(ids), logprobs };
+  const logprob = logprobs[ids.indexOf(own)]!;
+  const { at, bound } = estimateAt(top, { id: own, logprob }, { vocabSize, temperature, error });
+  return { logprob: at(logprob), bound };
 }
 
 /** From nearly uniform to nearly certain, with ties and with tails that are all alike. */
@@ -70,6 +71,29 @@ test("the true log-prob lies within the bound of the estimate, also of an id tha
         expect(bound).toBeGreaterThanOrEqual(0);
         expect(Number.isFinite(bound)).toBe(true);
         if (temperature === 1) expect(bound).toBe(0);
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("where what is reported may itself be wrong, the bound holds for all that it may be", () => {
+  const wrong = fc.record({
+    error: fc.constantFrom(0.001, 0.05, 0.5),
+    share: fc.double({ min: -1, max: 1, noNaN: true }),
+  });
+  fc.assert(
+    fc.property(logitsOf, fc.integer({ min: 1, max: 20 }), fc.nat(), wrong, (logits, k, pick, { error, share }) => {
+      const row = logSoftmax(logits, 1);
+      const own = pick % logits.length;
+      const reported = report(row, k, own);
+      // Estimates of one position keep their order: it is their normaliser that is wrong.
+      const logprobs = reported.logprobs.map((logprob) => logprob + error * share);
+      for (const temperature of TEMPERATURES) {
+        const { logprob, bound } = estimate({ ...reported, logprobs }, logits.length, temperature, error);
+        const truth = logSoftmax(logits, temperature)[own]!;
+        const rounding = ROUNDING + Math.abs(row[own]!) * 2e-7 * (1 + 1 / temperature);
+        expect(Math.abs(logprob - truth)).toBeLessThanOrEqual(bound + rounding);
       }
     }),
     { numRuns: 200 },

@@ -190,7 +190,10 @@ test("what cannot be is garbage: other choices, other ids, other log-probs, othe
   const read = (choice: object) => () =>
     readAnswer({ choices: [{ ...base, ...choice }] }, "token_ids", { vocabSize: 10, n: 2 });
   const logprobs = { tokens: ["token_id:7"], token_logprobs: [-1], top_logprobs: [null], text_offset: [0] };
-  expect(read({ logprobs })().choices[0]!.tokens).toEqual([{ id: 7, logprob: -1, top: null }]);
+  expect(read({ logprobs })().choices[0]!.tokens).toEqual([{ id: 7, logprob: -1, bound: 0, top: null }]);
+  // An estimate may come out a little above what a probability can be.
+  const estimated = { ...logprobs, token_logprobs: [0.1], error_bound: [0.1] };
+  expect(read({ logprobs: estimated })().choices[0]!.tokens).toEqual([{ id: 7, logprob: 0.1, bound: 0.1, top: null }]);
   for (const choice of [
     { index: 2 },
     { index: -1 },
@@ -203,6 +206,10 @@ test("what cannot be is garbage: other choices, other ids, other log-probs, othe
     { finish_reason: "abort" },
     { finish_reason: 3 },
     { logprobs: { ...logprobs, token_logprobs: [0.5] } },
+    { logprobs: { ...logprobs, error_bound: [-1] } },
+    { logprobs: { ...logprobs, error_bound: ["0.1"] } },
+    { logprobs: { ...logprobs, error_bound: [0.1, 0.1] } },
+    { logprobs: { ...logprobs, token_logprobs: [0.5], error_bound: [0.1] } },
     { logprobs: { ...logprobs, token_logprobs: [null] } },
     { logprobs: { ...logprobs, token_logprobs: ["-1"] } },
     { logprobs: { ...logprobs, top_logprobs: [{ "token_id:7": -1, "token_id:10": -2 }] } },
