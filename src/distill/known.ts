@@ -9,7 +9,7 @@ import type { QuestionRecord, ScoreRecord } from "./records.ts";
 
 export interface Known {
   score: Omit<ScoreRecord, "reward">;
-  baseline: number | null;
+  surprise: QuestionRecord["surprise"];
   tokens: number;
   violations: Violation[];
 }
@@ -23,6 +23,7 @@ interface Provenance {
   violations: Violation[];
   score: Record<string, number | null> & { text_tokens: number };
   tokens: ScoreRecord["tokens"];
+  surprise: QuestionRecord["surprise"];
 }
 
 /** Undefined: other models read it, or in another way, or nobody did. */
@@ -39,7 +40,6 @@ export function knownOf({ provenance }: SourceRow, config: DistillConfig, temper
   const min = score["solution.logprob_min"];
   if (!same || typeof mean !== "number" || typeof min !== "number") return undefined;
   const kl = typeof score["kl.mean"] === "number" && typeof score["kl.max"] === "number";
-  const { uplift } = score;
   return {
     score: {
       solution: { logprob_mean: mean, logprob_min: min, reward: 0 },
@@ -48,18 +48,18 @@ export function knownOf({ provenance }: SourceRow, config: DistillConfig, temper
       text_tokens: score.text_tokens,
       tokens,
     },
-    baseline: typeof uplift === "number" ? mean - uplift : null,
+    surprise: said.surprise ?? { teacher: null, student: null },
     tokens: length,
     violations,
   };
 }
 
 export function judgedAgain({ row, trace }: Question, known: Known, { coefficients }: DistillConfig): QuestionRecord {
-  const { score, baseline, tokens, violations } = known;
+  const { score, surprise, tokens, violations } = known;
   const explanation = trace ?? "";
   return {
     row,
-    baseline,
+    surprise,
     samples: [
       { sample: 0, explanation, tokens, finish: null, violations, score: withCoefficients(score, coefficients) },
     ],

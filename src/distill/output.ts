@@ -133,7 +133,7 @@ function asRow({ id, question, solution, metadata }: SourceRow, explanation: str
 /** `attempts`: explanations that were drawn for the question. */
 function origin({ record }: Outcome, job: string, config: DistillConfig): object {
   const { teacher, student } = config;
-  return { job, row: record.row, teacher, student, attempts: record.samples.length };
+  return { job, row: record.row, teacher, student, attempts: record.samples.length, surprise: record.surprise };
 }
 
 function sampleOf(sample: SampleRecord, { record }: Outcome, config: DistillConfig): object {
@@ -150,7 +150,7 @@ function sampleOf(sample: SampleRecord, { record }: Outcome, config: DistillConf
         }),
     completion_tokens: sample.tokens,
     violations: sample.violations,
-    score: score && { ...partsOf(sample, record.baseline), text_tokens: score.text_tokens },
+    score: score && { ...partsOf(sample, record.surprise), text_tokens: score.text_tokens },
     ...(score
       ? {
           scoring: { temperature: scoringTemperature(config), estimator: config.kl.estimator },

@@ -58,5 +58,5 @@ export function needsScore(predicate: Predicate): boolean {
   if ("all" in predicate) return predicate.all.some(needsScore);
   if ("any" in predicate) return predicate.any.some(needsScore);
   if ("not" in predicate) return needsScore(predicate.not);
-  return Object.keys(predicate).some((part) => part !== "tokens");
+  return Object.keys(predicate).some((part) => part !== "tokens" && part !== "teacher_surprise");
 }

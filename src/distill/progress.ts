@@ -161,7 +161,7 @@ function questionsLeft(
   return Math.min(left, Math.ceil(((target - accepted) / accepted) * questions));
 }
 
-function shown({ row: number, baseline }: QuestionRecord, row: SourceRow, { verdicts, unusable }: Selected): object {
+function shown({ row: number, surprise }: QuestionRecord, row: SourceRow, { verdicts, unusable }: Selected): object {
   const best = verdicts.find(({ reason }) => reason === null) ?? verdicts[0];
   return {
     row: number,
@@ -169,7 +169,7 @@ function shown({ row: number, baseline }: QuestionRecord, row: SourceRow, { verd
     question: row.question,
     solution: row.solution,
     explanation: best?.sample.explanation ?? null,
-    score: best ? partsOf(best.sample, baseline) : null,
+    score: best ? partsOf(best.sample, surprise) : null,
     reason: unusable?.reason ?? best?.reason ?? null,
   };
 }

@@ -2,6 +2,7 @@
 import { mapLimited } from "../concurrency.ts";
 import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
 import { judgeFormat, parseCompletion } from "../rlt/completion.ts";
+import { problemSurprise, surpriseOf } from "../rlt/familiarity.ts";
 import { studentFormat, teacherFormat } from "../rlt/formats.ts";
 import { teacherPrompt } from "../rlt/prompts.ts";
 import type { Asking, ScoringModel } from "../rlt/reading.ts";
@@ -65,11 +66,11 @@ export async function workOn(
         : [traceDraft(question, closeOf({ teacher, student }))];
     for (const { record } of drafts) spent.sampled += record.tokens;
     const judge = createJudge({ teacher, student }, config, question, asking, spent);
-    const baseline = student === null ? null : await judge.baseline();
+    const surprise = await judge.surprise();
     const samples = await mapLimited(drafts, PARALLEL_SCORES, judge.sample);
-    return { record: { row, samples, baseline }, spent };
+    return { record: { row, samples, surprise }, spent };
   } catch (error) {
-    return { record: { row, samples: [], baseline: null, error: faultOfRow(error) }, spent };
+    return { record: { row, samples: [], surprise: UNKNOWN, error: faultOfRow(error) }, spent };
   }
 }
 
@@ -163,10 +164,17 @@ function createJudge(
   }
 
   return {
-    async baseline(): Promise<number> {
-      const belief = await solutionBelief(reader!, { question, solution, thought: "" }, { temperature, ...asking });
+    /** Of the problem itself, whatever is written about it. */
+    async surprise(): Promise<QuestionRecord["surprise"]> {
+      const options = { temperature, ...asking };
+      if (writer) {
+        const found = await problemSurprise({ teacher: writer, student: reader }, { question, solution }, options);
+        spent.scored += found.scoredTokens;
+        return { teacher: found.teacher, student: found.student };
+      }
+      const belief = await solutionBelief(reader!, { question, solution, thought: "" }, options);
       spent.scored += belief.scoredTokens;
-      return belief.mean;
+      return { teacher: null, student: surpriseOf(belief) };
     },
 
     async sample(draft: Draft): Promise<SampleRecord> {
@@ -189,6 +197,8 @@ function createJudge(
     },
   };
 }
+
+const UNKNOWN = { teacher: null, student: null };
 
 /** Greedy text is scored at temperature 1: a temperature of 0 has no distribution. */
 export const scoringTemperature = ({ sampling }: Pick<DistillConfig, "sampling">): number => sampling.temperature || 1;

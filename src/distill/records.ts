@@ -2,11 +2,12 @@
 import type { ErrorBody } from "../errors.ts";
 import type { JournalRecord } from "../jobs/journal.ts";
 import type { Violation } from "../rlt/completion.ts";
+import type { Surprise } from "../rlt/familiarity.ts";
 
 export interface QuestionRecord extends JournalRecord {
   samples: SampleRecord[];
-  /** Mean log-prob of the solution for a student that reads no explanation; null: not asked. */
-  baseline: number | null;
+  /** How unexpected the solution is: to a teacher that knows it, to a student that reads no explanation; null: not known. */
+  surprise: { teacher: Surprise | null; student: Surprise | null };
   /** Why nothing could be made of the question. */
   error?: ErrorBody;
 }
@@ -54,13 +55,17 @@ export const PARTS = [
   "kl.reward",
   "format.penalty",
   "uplift",
+  "teacher_surprise",
+  "student_surprise",
   "tokens",
 ] as const;
 export type Part = (typeof PARTS)[number];
 export type Parts = Partial<Record<Part, number | null>>;
 
-export function partsOf({ score, tokens }: SampleRecord, baseline: number | null): Parts {
-  if (!score) return { tokens };
+/** Surprises are means over the solution's tokens. */
+export function partsOf({ score, tokens }: SampleRecord, surprise: QuestionRecord["surprise"]): Parts {
+  const teacher = surprise.teacher?.mean ?? null;
+  if (!score) return { teacher_surprise: teacher, tokens };
   const { reward, solution, kl, penalty } = score;
   return {
     reward,
@@ -71,7 +76,9 @@ export function partsOf({ score, tokens }: SampleRecord, baseline: number | null
     "kl.max": kl?.max ?? null,
     "kl.reward": kl?.reward ?? null,
     "format.penalty": penalty,
-    uplift: baseline === null ? null : solution.logprob_mean - baseline,
+    uplift: surprise.student && solution.logprob_mean + surprise.student.mean,
+    teacher_surprise: teacher,
+    student_surprise: surprise.student?.mean ?? null,
     tokens,
   };
 }

@@ -106,7 +106,7 @@ const rewardOf = ({ sample }: Verdict): number => sample.score?.reward ?? Number
 
 function faultOf(
   sample: SampleRecord,
-  { baseline }: QuestionRecord,
+  { surprise }: QuestionRecord,
   solution: string,
   { select, filters }: Options,
 ): { reason: Reason | null; detail?: string } {
@@ -120,6 +120,6 @@ function faultOf(
   if (filters.fits_context !== null && length > filters.fits_context) {
     return { reason: "too_long", detail: `${length} tokens, at most ${filters.fits_context}` };
   }
-  const fault = select.where && failing(select.where, partsOf(sample, baseline));
+  const fault = select.where && failing(select.where, partsOf(sample, surprise));
   return fault === null ? { reason: null } : { reason: "below_threshold", detail: fault };
 }

@@ -155,7 +155,7 @@ function readsSolutionOnce({ system, user, prefix }: TeacherFormat): boolean {
 }
 
 /** @param logprobs (N ≥ 1) */
-function surpriseOf({ logprobs, errorBound }: Pick<LogprobsResult, "logprobs" | "errorBound">): Surprise {
+export function surpriseOf({ logprobs, errorBound }: Pick<LogprobsResult, "logprobs" | "errorBound">): Surprise {
   const tokens = logprobs.length;
   return {
     // 0 − x: a certain token has the surprise 0, not −0.

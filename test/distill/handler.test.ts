@@ -49,6 +49,10 @@ describe("a distillation job", () => {
     rows.forEach((row, i) => {
       const taken = row.provenance as { score: { reward: number }; attempts: number };
       expect(taken).toMatchObject({
+        surprise: {
+          teacher: { mean: expect.any(Number), tokens: expect.any(Number) },
+          student: { max: expect.any(Number) },
+        },
         job: run.job,
         row: i,
         teacher: "mini@1",

@@ -28,7 +28,11 @@ function sample(number: number, reward: number, changes: Partial<SampleRecord> =
   };
 }
 
-const record = (row: number, samples: SampleRecord[]): QuestionRecord => ({ row, samples, baseline: -3 });
+const record = (row: number, samples: SampleRecord[]): QuestionRecord => ({
+  row,
+  samples,
+  surprise: { teacher: null, student: { mean: 3, max: 3, tokens: 1 } },
+});
 
 describe("selection", () => {
   it.each([
@@ -97,7 +101,10 @@ describe("selection", () => {
   it("has no samples of a question that could not be asked", () => {
     const all = { select: { rule: "all", where: null }, filters: NO_FILTERS, target_rows: null } as const;
     const error = fail("context_length_exceeded", "the prompt is too long").toBody();
-    const selected = createSelection(all, null).take({ row: 0, samples: [], baseline: null, error }, SOLUTION);
+    const selected = createSelection(all, null).take(
+      { row: 0, samples: [], surprise: { teacher: null, student: null }, error },
+      SOLUTION,
+    );
     expect(selected).toEqual({
       verdicts: [],
       unusable: { reason: "unusable_question", detail: "the prompt is too long" },
