@@ -34,6 +34,7 @@ export async function claim(deps: JobsDb, { owner, kinds, leaseMs }: Claim): Pro
       leaseOwner: owner,
       leaseUntil: leaseEnd(leaseMs),
       attempts: sql`${jobs.attempts} + 1`,
+      attemptStep: null,
       startedAt: sql`coalesce(${jobs.startedAt}, now())`,
     },
     announce: true,

@@ -25,8 +25,8 @@ export interface JobRecord {
   seed: number;
   metadata: Record<string, string>;
   progress: JobProgress | null;
-  /** The furthest step ever reported. */
-  reachedStep: number;
+  /** The last step that this attempt reported; null: it has not come to its steps. */
+  attemptStep: number | null;
   /** The latest value of each metric; null was no finite number. */
   metrics: Record<string, number | null>;
   result: unknown;
@@ -38,8 +38,10 @@ export interface JobRecord {
   leaseUntil: Date | null;
   /** How often it was claimed. */
   attempts: number;
-  /** How often in a row it lost its worker without having got any further. */
+  /** How often in a row it lost its worker at the same place. */
   crashes: number;
+  /** That place: the `attemptStep` of the attempt that was lost last. */
+  crashStep: number | null;
   /** Number of its last event. */
   lastSeq: number;
   createdAt: Date;
@@ -65,7 +67,7 @@ export interface JobQuery extends PageQuery {
   metadata?: Record<string, string> | undefined;
 }
 
-/** Kept as it is; `step`, a whole number, also tells whether a job that keeps losing its worker gets any further. */
+/** Kept as it is; `step`, a whole number, also tells whether a job that keeps losing its worker does so at one place. */
 export interface JobProgress {
   step: number;
   [field: string]: unknown;

@@ -48,7 +48,7 @@ describePostgres("a worker that is killed", (url) => {
     const workers = await Promise.all([1, 2, 3].map(() => startWorker("/nonexistent", url())));
     await queue.insert(newJob("j", { kind: "count", config: { steps: STEPS } }));
     for (const killedAt of [7, 18]) {
-      await until(async () => (await queue.get("j")).reachedStep >= killedAt);
+      await until(async () => ((await queue.get("j")).attemptStep ?? 0) >= killedAt);
       const { attempts: before, leaseOwner } = await queue.get("j");
       const busy = workers.findIndex((child) => leaseOwner === `process ${child.process.pid}`);
       await kill(workers[busy]!);
@@ -61,7 +61,7 @@ describePostgres("a worker that is killed", (url) => {
       expect(stepsOf(heir)[0]! % 5).toBe(1);
     }
     await until(async () => (await queue.get("j")).status === "succeeded");
-    expect(await queue.get("j")).toMatchObject({ attempts: 3, crashes: 0 });
+    expect(await queue.get("j")).toMatchObject({ attempts: 3, crashes: 1 });
     await expectWholeTrail(queue, 2);
     await Promise.all(workers.map(end));
     await database.close();
@@ -100,7 +100,7 @@ test("with the embedded database the next start takes the job up at once, killed
   await last.line((line) => line === `step ${STEPS}`);
   await end(last);
   await open(async (queue) => {
-    expect(await queue.get("j")).toMatchObject({ status: "succeeded", attempts: 5, crashes: 0 });
+    expect(await queue.get("j")).toMatchObject({ status: "succeeded", attempts: 5, crashes: 1 });
     await expectWholeTrail(queue, 4);
   });
   rmSync(dataDir, { recursive: true, force: true });

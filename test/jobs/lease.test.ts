@@ -3,7 +3,7 @@ import { afterEach, beforeAll, expect, test } from "vitest";
 import { LeaseLost } from "../../src/jobs/lease.ts";
 import { createJobQueue, type JobQueue } from "../../src/jobs/queue.ts";
 import type { Lease } from "../../src/jobs/records.ts";
-import { MAX_CRASHES } from "../../src/jobs/requeue.ts";
+import { MAX_CRASHES, MAX_CRASHES_STARTING } from "../../src/jobs/requeue.ts";
 import { describeDatabases } from "../db/databases.ts";
 import { allEvents, empty, newCheckpoint, newJob, outline, take } from "./fixtures.ts";
 
@@ -113,52 +113,49 @@ describeDatabases("leases", ({ database }) => {
     }
   });
 
-  const crash = async (): Promise<void> => {
+  /** An attempt that reports these steps and is then lost. */
+  const lose = async (...steps: number[]): Promise<void> => {
+    const { lease } = await take(queue);
+    for (const step of steps) await queue.writeProgress(lease, { step, total_steps: 10 });
+    await queue.heartbeat(lease, NO_TIME_MS);
     await queue.sweep();
   };
 
-  test(`${MAX_CRASHES} lost workers in a row without a step are the job's doing`, async () => {
-    await queue.insert(newJob("j"));
-    for (let n = 0; n < MAX_CRASHES; n++) {
-      const { lease } = await take(queue, `w${n}`);
-      await queue.writeProgress(lease, { step: 0, total_steps: 10 });
-      await queue.heartbeat(lease, NO_TIME_MS);
-      await crash();
-    }
-    const job = await queue.get("j");
-    expect(job).toMatchObject({
-      status: "failed",
-      crashes: MAX_CRASHES,
-      error: { code: "interrupted" },
-      leaseUntil: null,
+  for (const [place, most, steps] of [
+    ["within the same step", MAX_CRASHES, [3, 4]],
+    ["before its first step", MAX_CRASHES_STARTING, []],
+  ] as const) {
+    test(`${most} workers lost in a row ${place} are the job's doing`, async () => {
+      await queue.insert(newJob("j"));
+      for (let n = 1; n < most; n++) {
+        await lose(...steps);
+        expect(await queue.get("j")).toMatchObject({ status: "queued", crashes: n, error: null });
+      }
+      await lose(...steps);
+      const job = await queue.get("j");
+      expect(job).toMatchObject({ status: "failed", crashes: most, error: { code: "interrupted" }, leaseUntil: null });
+      expect(job.error?.message).toContain(`${most} times in a row ${place}`);
+      expect(job.finishedAt).toBeInstanceOf(Date);
+      expect(outline(await allEvents(queue, "j")).slice(-2)).toEqual(["job.warning worker_lost", "job.failed failed"]);
+      expect(await queue.claim({ owner: "w", kinds: ["test"], leaseMs: 1 })).toBeUndefined();
     });
-    expect(job.error?.message).toContain(`${MAX_CRASHES} times in a row`);
-    expect(job.finishedAt).toBeInstanceOf(Date);
-    expect(outline(await allEvents(queue, "j")).slice(-2)).toEqual(["job.warning worker_lost", "job.failed failed"]);
-    expect(await queue.claim({ owner: "w", kinds: ["test"], leaseMs: 1 })).toBeUndefined();
-  });
+  }
 
-  test("a step further than ever before forgives; the same step again does not", async () => {
+  test("workers lost here and there are chance, even where the job gets no further than before", async () => {
     await queue.insert(newJob("j"));
-    for (const [step, crashes] of [
-      [5, 0],
-      [5, 1],
-      [6, 0],
-      [4, 1],
-    ] as const) {
-      const { lease } = await take(queue);
-      expect(await queue.writeProgress(lease, { step })).toMatchObject({ crashes, progress: { step } });
-      await queue.heartbeat(lease, NO_TIME_MS);
-      await crash();
+    for (let round = 0; round < 2 * MAX_CRASHES_STARTING; round++) {
+      await lose(1, 2, 3);
+      await lose(1, 2);
+      await lose();
     }
-    expect(await queue.get("j")).toMatchObject({ status: "queued", reachedStep: 6, crashes: 2 });
+    expect(await queue.get("j")).toMatchObject({ status: "queued", crashes: 1, crashStep: null });
   });
 
   test("given back in good order is no crash; interrupted from outside is", async () => {
     await queue.insert(newJob("j"));
     for (let n = 0; n < MAX_CRASHES + 1; n++) await queue.giveBack((await take(queue)).lease);
     expect(await queue.get("j")).toMatchObject({ status: "queued", crashes: 0 });
-    for (let n = 0; n < MAX_CRASHES; n++) await queue.giveUp((await take(queue)).lease, "the disk was away");
+    for (let n = 0; n < MAX_CRASHES_STARTING; n++) await queue.giveUp((await take(queue)).lease, "the disk was away");
     expect(await queue.get("j")).toMatchObject({ status: "failed", error: { code: "interrupted" } });
     expect((await allEvents(queue, "j")).at(-2)).toMatchObject({ data: { message: "the disk was away" } });
   });

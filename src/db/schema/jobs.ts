@@ -29,8 +29,8 @@ export const jobs = pgTable(
     seed: bigint({ mode: "number" }).notNull(),
     metadata: metadataColumn().notNull(),
     progress: document(),
-    /** The furthest step it ever reported: a job is only then getting on if it exceeds this. */
-    reachedStep: bigint("reached_step", { mode: "number" }).notNull().default(0),
+    /** The last step that this attempt reported; null: it has not come to its steps. */
+    attemptStep: bigint("attempt_step", { mode: "number" }),
     /** The latest value of each metric; null is one that was no finite number. */
     metrics: numbersColumn().notNull().default({}),
     result: document(),
@@ -43,8 +43,10 @@ export const jobs = pgTable(
     leaseUntil: timestamp("lease_until", { withTimezone: true, precision: 3 }),
     /** How often it was claimed. */
     attempts: integer().notNull().default(0),
-    /** How often in a row it lost its worker without having got any further. */
+    /** How often in a row it lost its worker at the same place. */
     crashes: integer().notNull().default(0),
+    /** That place: the `attempt_step` of the attempt that was lost last. */
+    crashStep: bigint("crash_step", { mode: "number" }),
     /** Number of its last event: the counter that keeps events dense. */
     lastSeq: integer("last_seq").notNull().default(0),
     createdAt: timestamp("created_at", { withTimezone: true, precision: 3 }).notNull().default(sql`now()`),
