@@ -19,9 +19,19 @@ export interface TrainingParts {
   queue: JobQueue;
   datasets: DatasetSource;
   artifacts: string;
+  /** A folder of this process, which goes with it. */
+  scratch: string;
 }
 
-export function trainingDeps({ config, models, engine, queue, datasets, artifacts }: TrainingParts): TrainingDeps {
+export function trainingDeps({
+  config,
+  models,
+  engine,
+  queue,
+  datasets,
+  artifacts,
+  scratch,
+}: TrainingParts): TrainingDeps {
   return {
     engine,
     ...createModelUse(models),
@@ -29,7 +39,7 @@ export function trainingDeps({ config, models, engine, queue, datasets, artifact
     queue,
     publish: ({ config: { model, role, suffix }, checkpoint }) => models.publish({ model, role, suffix, checkpoint }),
     artifacts,
-    scratch: path.join(config.dataDir, "scratch"),
+    scratch: path.join(scratch, "jobs"),
     allowedHosts: config.allowedHosts,
     fetch,
     clock: { now: () => performance.now() },

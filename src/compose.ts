@@ -44,6 +44,7 @@ import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
 import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
+import { sweepFolders } from "./train/checkpoint-folders.ts";
 import { createCheckpointStore } from "./train/checkpoint-store.ts";
 import type { DatasetSource } from "./train/datasets.ts";
 import { openScratch } from "./train/scratch.ts";
@@ -61,6 +62,8 @@ export type ProcessRole = "all" | "api" | "worker";
 export interface ComposeOptions {
   role?: ProcessRole;
   datasets?: DatasetSource;
+  /** How long jobs are held by one who does not say that he lives; for tests, which do not wait half a minute. */
+  lease?: { leaseMs: number; heartbeatMs: number };
 }
 
 /** `url` is empty for a worker, which listens nowhere. */
@@ -106,7 +109,7 @@ function holdBack(log: Logger): { log: Notices; release(): void } {
 }
 
 async function build(
-  { role = "all", datasets: given }: ComposeOptions,
+  { role = "all", datasets: given, lease }: ComposeOptions,
   config: Config,
   log: Logger,
   early: Notices,
@@ -122,6 +125,9 @@ async function build(
   onClose(() => database.close());
   const queue = createJobQueue(database.db);
   const checkpointsDir = path.join(artifactsDir, "checkpoints");
+  const exclusive = database.kind === "pglite";
+  const left = await sweepFolders(checkpointsDir, { findCheckpoint: queue.findCheckpoint, exclusive, now: Date.now() });
+  if (left.length > 0) early.info({ folders: left }, "checkpoints that a killed process left unfinished were removed");
   const text = createTextService();
   onClose(() => text.close());
   const engine = createOnnxEngine({ cacheDir });
@@ -202,7 +208,17 @@ async function build(
     usedBy: async (id) => (await queue.needing(id))[0],
   });
   const source = given ?? { open: (id: string) => datasets.openDataset(id, { param: "dataset" }) };
-  const training = trainingDeps({ config, models, engine, queue, datasets: source, artifacts: artifactsDir });
+  const scratch = await openScratch(path.join(config.dataDir, "tmp"), { exclusive });
+  onClose(() => scratch.remove());
+  const training = trainingDeps({
+    config,
+    models,
+    engine,
+    queue,
+    datasets: source,
+    artifacts: artifactsDir,
+    scratch: scratch.directory,
+  });
   const startRunner = () =>
     createJobRunner({
       queue,
@@ -214,7 +230,8 @@ async function build(
       workerId: `${hostname()} ${process.pid}`,
       log,
       now: () => performance.now(),
-      exclusive: database.kind === "pglite",
+      exclusive,
+      ...lease,
     });
   if (role === "worker") {
     const runner = startRunner();
@@ -232,10 +249,8 @@ async function build(
   });
   onClose(() => explanations.close());
   await registerFound({ models, modelsDirs: config.modelsDirs, log: early });
-  onClose(await settleInterrupted(explanations, { exclusive: database.kind === "pglite", log }));
+  onClose(await settleInterrupted(explanations, { exclusive, log }));
 
-  const scratch = await openScratch(path.join(config.dataDir, "tmp"), { exclusive: database.kind === "pglite" });
-  onClose(() => scratch.remove());
   const trainingSessions = createTrainingSessionService({
     models,
     engine,
@@ -265,7 +280,11 @@ async function build(
         evaluations: createEvaluationService({ ...checking, queue, artifacts: artifactsDir }),
         previews: createPreviewService({ ...checking, registry: models, fetch }),
         estimates: createEstimateService({ ...checking, queue, threads: config.threads }),
-        checkpoints: createCheckpointService({ queue, directory: checkpointsDir, usedBy: models.madeOf }),
+        checkpoints: createCheckpointService({
+          queue,
+          directory: checkpointsDir,
+          usedBy: models.madeOf,
+        }),
         datasets,
         distillations: createDistillationService({ ...checking, queue, opener: datasets, artifacts: artifactsDir }),
         now: Date.now,

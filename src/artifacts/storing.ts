@@ -1,18 +1,14 @@
+import { isDiskFull } from "../disk-full.ts";
 import { fail } from "../errors.ts";
 
-/** No space, quota reached, file larger than the file system or the process may make it. */
-const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
-
 /** What a disk says that is full, as our error; it names no path. */
-export async function storing<T>(work: Promise<T>): Promise<T> {
+export async function storing<T>(
+  work: Promise<T>,
+  message = "the disk that holds the artefacts is full; nothing was kept. Free some space (or delete datasets) and send it again",
+): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    if (!FULL.has((error as NodeJS.ErrnoException).code ?? "")) throw error;
-    throw fail(
-      "insufficient_storage",
-      "the disk that holds the artefacts is full; nothing was kept. Free some space (or delete datasets) and send it again",
-      { cause: error },
-    );
+    throw isDiskFull(error) ? fail("insufficient_storage", message, { cause: error }) : error;
   }
 }

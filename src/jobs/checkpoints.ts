@@ -68,6 +68,13 @@ export async function lastCheckpoint({ db }: JobsDb, jobId: string): Promise<Che
   return row;
 }
 
+/** The one that evaluations found best; undefined where there was none. */
+export async function bestCheckpoint({ db }: JobsDb, jobId: string): Promise<CheckpointRecord | undefined> {
+  const isBest = and(eq(checkpoints.jobId, jobId), checkpoints.isBest, isNull(checkpoints.deletedAt));
+  const [row] = await guarded(db.select().from(checkpoints).where(isBest));
+  return row;
+}
+
 /** Those that are not deleted. */
 export async function listCheckpoints(
   deps: JobsDb,

@@ -6,6 +6,7 @@ import { type Bell, createBell } from "./bell.ts";
 import {
   addCheckpoint,
   addLooseCheckpoint,
+  bestCheckpoint,
   findCheckpoint,
   lastCheckpoint,
   listCheckpoints,
@@ -68,6 +69,7 @@ export interface JobQueue extends HeldJobs {
   addLooseCheckpoint(checkpoint: NewCheckpoint): Promise<CheckpointRecord>;
   findCheckpoint(id: string): Promise<CheckpointRecord | undefined>;
   lastCheckpoint(jobId: string): Promise<CheckpointRecord | undefined>;
+  bestCheckpoint(jobId: string): Promise<CheckpointRecord | undefined>;
   listCheckpoints(query: PageQuery & { jobId?: string | undefined }): Promise<Page<CheckpointRecord>>;
   removeCheckpoint(id: string): Promise<boolean>;
   /** Unfinished jobs in whose configuration this text stands. */
@@ -103,6 +105,7 @@ export function createJobQueue(db: Db, bell: Bell = createBell()): JobQueue {
     addLooseCheckpoint: (checkpoint) => addLooseCheckpoint(deps, checkpoint),
     findCheckpoint: (id) => findCheckpoint(deps, id),
     lastCheckpoint: (jobId) => lastCheckpoint(deps, jobId),
+    bestCheckpoint: (jobId) => bestCheckpoint(deps, jobId),
     listCheckpoints: (query) => listCheckpoints(deps, query),
     removeCheckpoint: (id) => removeCheckpoint(deps, id),
     needing: (text) => needing(deps, text),

@@ -1,9 +1,9 @@
 /** Where saved weights are kept. */
-import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { newId } from "../ids.ts";
 import type { JobQueue } from "../jobs/queue.ts";
 import { weightsHashOf } from "./checkpoint.ts";
+import { announceFolder, settleFolder } from "./checkpoint-folders.ts";
 
 export interface NewCheckpoint {
   kind: "adapter" | "full";
@@ -28,12 +28,13 @@ export interface CheckpointStore {
 export function createCheckpointStore(root: string, add: JobQueue["addLooseCheckpoint"]): CheckpointStore {
   return {
     async create({ kind, config, write }) {
-      await mkdir(root, { recursive: true });
       const id = newId("ckpt");
+      await announceFolder(root, id);
       const directory = path.join(root, id);
       const { step } = await write(directory);
       const weightsHash = await weightsHashOf(directory, kind);
       const { createdAt } = await add({ id, step, kind, artifact: `checkpoints/${id}`, weightsHash, config });
+      await settleFolder(root, id);
       return { id, step, createdAt };
     },
   };

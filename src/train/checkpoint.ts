@@ -7,6 +7,7 @@ import { fail } from "../errors.ts";
 import { openAdapter } from "../model/adapter.ts";
 import { openCheckpoint } from "../model/open.ts";
 import { syncDirectory } from "../sync-directory.ts";
+import { announceFolder, settleFolder } from "./checkpoint-folders.ts";
 import type { RunState } from "./run.ts";
 
 const STATE = "run_state.json";
@@ -14,8 +15,9 @@ const STATE = "run_state.json";
 const REFERENCE = "reference";
 
 export interface RunCheckpoints {
-  /** Durable when it resolves; the directory appears complete or not at all. */
+  /** Durable when it resolves; the directory appears complete or not at all. Then the caller writes its row and calls `settle`. */
   save(id: string, run: { training: TrainingModel; state: RunState; reference: string | null }): Promise<string>;
+  settle(id: string): Promise<void>;
   read(directory: string): Promise<{ state: RunState; reference: string | null }>;
   remove(directory: string): Promise<void>;
   directoryOf(id: string): string;
@@ -38,14 +40,16 @@ export function createRunCheckpoints(root: string): RunCheckpoints {
           `${JSON.stringify({ ...state, reference: reference !== null })}\n`,
         );
         await syncDirectory(temporary);
+        await announceFolder(root, id);
         await rename(temporary, target);
         await syncDirectory(root);
       } catch (error) {
         await rm(temporary, { recursive: true, force: true });
-        throw isFull(error) ? fail("out_of_memory", "the disk is full; free some space and resume the job") : error;
+        throw error;
       }
       return target;
     },
+    settle: (id) => settleFolder(root, id),
     async read(directory) {
       const found = await readFile(path.join(directory, STATE), "utf8").catch((cause: unknown) => {
         throw fail("invalid_checkpoint", `the checkpoint's files are gone from ${path.basename(directory)}`, { cause });
@@ -61,5 +65,3 @@ export function createRunCheckpoints(root: string): RunCheckpoints {
 export async function weightsHashOf(directory: string, kind: "adapter" | "full"): Promise<string> {
   return kind === "full" ? (await openCheckpoint(directory)).weightsHash : (await openAdapter(directory, null)).hash;
 }
-
-const isFull = (error: unknown): boolean => error instanceof Error && "code" in error && error.code === "ENOSPC";

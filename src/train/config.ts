@@ -2,6 +2,7 @@
  * What a training job does, every default filled in. Hyperparameters bear TRL's names, as callers give them; the `paper` preset
  * holds the figures of arXiv 2506.08388 (appendix) and its reference code, `small` is for a machine without a GPU.
  */
+import type { Precision } from "../engine/engine.ts";
 import type { Coefficients } from "../rlt/reward.ts";
 import type { ScheduleName } from "./schedule.ts";
 
@@ -53,6 +54,19 @@ export type RewardSpec =
   | { type: "length"; weight: number; target_tokens: number; max_tokens: number }
   | { type: "http"; weight: number; url: string; timeout_seconds: number };
 
+export const ROLLOUT_PRECISIONS = ["fp32", "q8"] as const satisfies readonly Precision[];
+export type RolloutPrecision = (typeof ROLLOUT_PRECISIONS)[number];
+
+export interface EvalConfig {
+  /** Whose first `rows` rows are looked at; null: rows of the training dataset, which are not trained on. */
+  dataset: string | null;
+  /** Share of the training dataset's rows; 0 with a dataset of its own. */
+  held_out: number;
+  rows: number;
+  /** Which checkpoint becomes the next version of the model. */
+  publish: "last" | "best";
+}
+
 export interface TrainingConfig {
   method: "sft" | "rlt";
   /** What sft makes of the model. */
@@ -67,7 +81,9 @@ export interface TrainingConfig {
   /** SFT of the teacher before rlt begins. */
   warmup: Hyperparameters | null;
   rewards: RewardSpec[];
-  eval: { dataset: string | null; held_out: number; rows: number } | null;
+  /** Of rlt: what explanations are drawn in. Gradients are of single precision; what the two differ by is weighed. */
+  rollout_precision: RolloutPrecision;
+  eval: EvalConfig | null;
   budget: { tokens: number | null; seconds: number | null };
   seed: number;
   suffix: string | null;

@@ -1,17 +1,18 @@
 /** A training job from its last checkpoint to its end: opens what it needs, runs its phases, and publishes what came out. */
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import path from "node:path";
+import { isDiskFull } from "../disk-full.ts";
 import type { Trainable } from "../engine/engine.ts";
-import { fail } from "../errors.ts";
+import { fail, PreceptorError } from "../errors.ts";
 import type { JobContext } from "../jobs/context.ts";
 import type { HandlerResult } from "../jobs/finish.ts";
 import type { CheckpointRecord } from "../jobs/records.ts";
 import { createRunCheckpoints } from "./checkpoint.ts";
 import { type TrainingConfig, totalSteps } from "./config.ts";
 import type { ModelInUse, TrainingDataset, TrainingDeps } from "./job-deps.ts";
-import { runRlt, runSft } from "./phases.ts";
+import { type Phase, runRlt, runSft } from "./phases.ts";
 import { createPolicy } from "./policy.ts";
-import { createReport, type Saving } from "./record.ts";
+import { createReport, type RunHashes, type Saving } from "./record.ts";
 import { createReference } from "./reference.ts";
 import { FRESH, type RunState, type Stopped } from "./run.ts";
 import { derivedSeed } from "./seeds.ts";
@@ -21,6 +22,10 @@ export async function runTraining(deps: TrainingDeps, context: JobContext): Prom
   const stack: (() => Promise<void> | void)[] = [];
   try {
     return await train(deps, context, config, (close) => stack.push(close));
+  } catch (error) {
+    throw isDiskFull(error) || (error instanceof PreceptorError && error.code === "insufficient_storage")
+      ? await diskFull(deps, context.job.id, error)
+      : error;
   } finally {
     for (const close of stack.reverse()) await close();
   }
@@ -34,11 +39,13 @@ async function train(
 ): Promise<HandlerResult> {
   const { signal, job } = context;
   const role = config.method === "rlt" ? "teacher" : config.role;
-  const model = await deps.use(config.model, role, signal);
+  const rollouts = config.rollout_precision ?? "fp32";
+  const model = await deps.use(config.model, { role, rollouts, signal });
   onEnd(model.release);
   const student = config.student === null ? null : await deps.serve(config.student, signal);
   if (student) onEnd(student.release);
   const dataset = await deps.dataset(config.dataset);
+  const heldOut = config.eval?.dataset ? await deps.dataset(config.eval.dataset) : null;
   await mkdir(deps.scratch, { recursive: true });
   const scratch = await mkdtemp(path.join(deps.scratch, `${job.id}-`));
   onEnd(() => rm(scratch, { recursive: true, force: true }));
@@ -47,10 +54,21 @@ async function train(
   const own = await deps.queue.lastCheckpoint(job.id);
   const before = own ?? (await forkedFrom(deps, config));
   // A fork may go on with other rows, but not from other weights.
-  const then = own ?? (before && { config: { ...(before.config as object), dataset: dataset.contentHash } });
-  if (then) requireSame(then, { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash });
+  const then =
+    own ??
+    (before && {
+      config: { ...(before.config as object), dataset: dataset.contentHash, eval_dataset: heldOut?.contentHash },
+    });
+  const hashes: RunHashes = {
+    dataset: dataset.contentHash,
+    weights: model.checkpoint.weightsHash,
+    ...(heldOut ? { eval_dataset: heldOut.contentHash } : {}),
+  };
+  if (then) requireSame(then, hashes);
   const resumed = before && (await checkpoints.read(checkpoints.directoryOf(before.id)));
   const state: RunState = resumed?.state ?? { ...FRESH, phase: config.warmup ? "warmup" : "main" };
+  // A fork finds the best of its own checkpoints.
+  if (!own) Object.assign(state, { best: null, worse: 0 });
 
   const trainable = trainableOf(config, model);
   const training = await deps.engine.train(model.checkpoint, {
@@ -62,13 +80,12 @@ async function train(
   const base = { engine: model.engine, adapter: model.adapter };
   const reference = createReference({ base, checkpoint: model.checkpoint, full, scratch }, resumed?.reference ?? null);
   onEnd(() => reference.close());
-  const policy = createPolicy({ training, checkpoint: model.checkpoint, full, base: model.engine, scratch });
+  const policy = createPolicy({ training, checkpoint: model.checkpoint, full, base: model.sampler, scratch });
   onEnd(() => policy.close());
   if (before) await policy.restore(checkpoints.directoryOf(before.id));
 
   const kind: Saving["kind"] = full ? "full" : "adapter";
-  const hashes = { dataset: dataset.contentHash, weights: model.checkpoint.weightsHash };
-  const rows = await splitOf(dataset, config);
+  const rows = await rowsOf(dataset, heldOut, config);
   // Steps are counted through: those of the warm-up come first.
   const warmupSteps = config.warmup ? totalSteps(config.warmup, rows.train.length) : 0;
   const offset = (): number => (state.phase === "main" ? warmupSteps : 0);
@@ -86,6 +103,8 @@ async function train(
     reference: reference.directory,
   };
   const report = await createReport(saving, state.step + offset());
+  // From here on a worker that is lost was lost in a step.
+  await report.progress(state);
   const phases = { deps, config, model, student, dataset, rows, policy, report, signal, clock: deps.clock };
 
   let stopped: Stopped | null = null;
@@ -109,13 +128,28 @@ async function train(
   return outcome(saving, stopped);
 }
 
+/** Whatever could not be written: a checkpoint, metrics, or weights on their way to what serves them. */
+async function diskFull({ queue }: TrainingDeps, job: string, cause: unknown): Promise<PreceptorError> {
+  const last = await queue.lastCheckpoint(job).catch(() => undefined);
+  const then = last
+    ? `fork this job to go on from ${last.id} (step ${last.step}), which is whole`
+    : "create the job again; it had saved nothing yet";
+  return fail(
+    "insufficient_storage",
+    `the disk is full. Free some space (DELETE /v1/checkpoints/{id} removes what is no longer needed), then ${then}`,
+    { cause },
+  );
+}
+
 async function outcome(saving: Saving, stopped: Stopped | null): Promise<HandlerResult> {
   const { deps, context, config } = saving;
   if (stopped === "pause") return { outcome: "paused" };
   const last = await deps.queue.lastCheckpoint(context.job.id);
-  const result = last ? { checkpoint: last.id, step: last.step } : {};
+  const best = config.eval?.publish === "best" ? await deps.queue.bestCheckpoint(context.job.id) : undefined;
+  const chosen = stopped === "cancel" ? last : (best ?? last);
+  const result = chosen ? { checkpoint: chosen.id, step: chosen.step } : {};
   if (stopped === "cancel") return { outcome: "cancelled", result };
-  const published = last && (await deps.publish({ config, checkpoint: last }));
+  const published = chosen && (await deps.publish({ config, checkpoint: chosen }));
   const named = published ? { [published.role]: `${published.id}@${published.version}` } : {};
   return {
     outcome: stopped === "budget" ? "budget" : "succeeded",
@@ -146,13 +180,18 @@ function trainableOf({ lora, seed }: TrainingConfig, { adapter }: ModelInUse): T
 const LORA = 1;
 const SPLIT = 2;
 
-async function splitOf(
+/** Which rows are trained on, and which are looked at: some of the dataset's own, or the first of another's. */
+async function rowsOf(
   dataset: TrainingDataset,
-  config: TrainingConfig,
-): Promise<{ train: number[]; heldOut: number[] }> {
-  const { train, heldOut } = await dataset.split(config.eval?.held_out ?? 0, derivedSeed(config.seed, SPLIT));
+  other: TrainingDataset | null,
+  { eval: asked, seed }: TrainingConfig,
+): Promise<Phase["rows"]> {
+  const { train, heldOut } = await dataset.split(asked?.held_out ?? 0, derivedSeed(seed, SPLIT));
   if (train.length === 0) throw fail("invalid_value", "the dataset has no row left to train on", { param: "dataset" });
-  return { train, heldOut: heldOut.slice(0, config.eval?.rows ?? 0) };
+  const most = asked?.rows ?? 0;
+  if (!other) return { train, heldOut: { dataset, indices: heldOut.slice(0, most), param: "dataset" } };
+  const indices = Array.from({ length: Math.min(most, other.count) }, (_, i) => i);
+  return { train, heldOut: { dataset: other, indices, param: "eval.dataset" } };
 }
 
 async function forkedFrom({ queue }: TrainingDeps, config: TrainingConfig): Promise<CheckpointRecord | undefined> {
@@ -162,14 +201,16 @@ async function forkedFrom({ queue }: TrainingDeps, config: TrainingConfig): Prom
   throw fail("invalid_checkpoint", `the checkpoint ${config.from_checkpoint}, from which this job goes on, is gone`);
 }
 
+const CHANGED = { dataset: "dataset", eval_dataset: "eval.dataset", weights: "model" } as const;
+
 /** A run that goes on must go on with what it began with. */
-function requireSame({ config }: Pick<CheckpointRecord, "config">, now: { dataset: string; weights: string }): void {
-  const then = config as { dataset: string; weights: string };
-  const changed = then.dataset !== now.dataset ? "dataset" : then.weights !== now.weights ? "model" : null;
+function requireSame({ config }: Pick<CheckpointRecord, "config">, now: RunHashes): void {
+  const then = config as RunHashes;
+  const changed = (Object.keys(CHANGED) as (keyof RunHashes)[]).find((name) => then[name] !== now[name]);
   if (changed) {
     throw fail(
       "conflict",
-      `the ${changed} has changed since this job began, so it cannot go on; fork its last checkpoint instead`,
+      `the ${CHANGED[changed]} has changed since this job began, so it cannot go on; fork its last checkpoint instead`,
     );
   }
 }

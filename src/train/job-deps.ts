@@ -5,7 +5,7 @@ import type { CheckpointRecord } from "../jobs/records.ts";
 import type { AdapterFiles, Checkpoint } from "../model/checkpoint.ts";
 import type { FormatSpec } from "../rlt/formats.ts";
 import type { TextModel } from "../text/text.ts";
-import type { TrainingConfig } from "./config.ts";
+import type { RolloutPrecision, TrainingConfig } from "./config.ts";
 import type { Clock } from "./run.ts";
 
 /** A registered model, held in memory until `release`. */
@@ -24,7 +24,10 @@ export interface ServedModel {
 /** One with its files, so that it can be trained. */
 export interface ModelInUse extends ServedModel {
   checkpoint: Checkpoint;
+  /** As `engine` was opened: in the precision of training. */
   options: OpenOptions;
+  /** What draws explanations: `engine`, or the same weights in a faster precision. */
+  sampler: EngineModel;
 }
 
 export interface TrainingRow {
@@ -50,11 +53,17 @@ export interface Published {
 
 export interface TrainingDeps {
   engine: Pick<Engine, "train" | "open">;
-  use(model: string, role: "teacher" | "student", signal: AbortSignal): Promise<ModelInUse>;
+  use(
+    model: string,
+    how: { role: "teacher" | "student"; rollouts: RolloutPrecision; signal: AbortSignal },
+  ): Promise<ModelInUse>;
   /** For scoring: may be a server of somebody else's. */
   serve(student: string, signal: AbortSignal): Promise<ServedModel>;
   dataset(id: string): Promise<TrainingDataset>;
-  queue: Pick<JobQueue, "lastCheckpoint" | "listCheckpoints" | "removeCheckpoint" | "findCheckpoint" | "needing">;
+  queue: Pick<
+    JobQueue,
+    "lastCheckpoint" | "bestCheckpoint" | "listCheckpoints" | "removeCheckpoint" | "findCheckpoint" | "needing"
+  >;
   /** Makes a checkpoint the newest version of the model that was trained. */
   publish(request: { config: TrainingConfig; checkpoint: CheckpointRecord }): Promise<Published>;
   /** Folder of checkpoints and of what jobs leave behind. */

@@ -1,5 +1,5 @@
 /** `metrics.jsonl` of a job: one line per step, as other programs plot it. */
-import { appendFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
 
 export interface MetricsFile {
@@ -11,7 +11,9 @@ export async function openMetricsFile(file: string, fromStep: number): Promise<M
   await mkdir(path.dirname(file), { recursive: true });
   const before = await readFile(file, "utf8").catch(() => "");
   const kept = before.split("\n").filter((line) => line !== "" && stepOf(line) <= fromStep);
-  await writeFile(file, kept.map((line) => `${line}\n`).join(""));
+  // Aside and by a rename: a kill in between would lose what is kept.
+  await writeFile(`${file}.tmp`, kept.map((line) => `${line}\n`).join(""));
+  await rename(`${file}.tmp`, file);
   return { append: (step, values) => appendFile(file, `${JSON.stringify({ step, ...values })}\n`) };
 }
 

@@ -16,7 +16,8 @@ export interface Phase {
   model: ModelInUse;
   student: ServedModel | null;
   dataset: TrainingDataset;
-  rows: { train: number[]; heldOut: number[] };
+  /** `param`: where the request names the dataset that is looked at. */
+  rows: { train: number[]; heldOut: { dataset: TrainingDataset; indices: number[]; param: string } };
   policy: Policy;
   report: RunReport;
   signal: AbortSignal;
@@ -31,21 +32,21 @@ export async function runSft(
 ): Promise<Stopped | null> {
   const { config, model, dataset, policy, report, signal, clock } = phase;
   const { train, heldOut } = phase.rows;
-  const example = async (index: number) => {
-    const { question, solution, reasoning_trace: trace } = await dataset.row(index);
+  const example = async (from: TrainingDataset, index: number, param: string) => {
+    const { question, solution, reasoning_trace: trace } = await from.row(index);
     const row: ExampleRow = { question, solution, explanation: trace ?? "" };
     if (role === "teacher" && trace === undefined) {
       throw fail(
         "invalid_value",
         `row ${index + 1} has no reasoning_trace, from which a teacher would learn to explain`,
-        { param: "dataset" },
+        { param },
       );
     }
     const sequence =
       role === "teacher"
         ? await teacherRow(model.text, teacherFormat(model.format), row)
         : await studentRow(model.text, studentFormat(model.format), row);
-    checkLength(sequence, model.contextLength, index);
+    checkLength(sequence, model.contextLength, index, param);
     return sequence;
   };
   return sft(
@@ -55,8 +56,9 @@ export async function runSft(
       totalSteps: totalSteps(hyperparameters, train.length),
       seed: config.seed,
       rows: train.length,
-      example: (row) => example(train[row]!),
-      heldOut: await Promise.all(heldOut.map(example)),
+      numberOf: (row) => train[row]!,
+      example: (row) => example(dataset, train[row]!, "dataset"),
+      heldOut: await Promise.all(heldOut.indices.map((index) => example(heldOut.dataset, index, heldOut.param))),
       report,
       clock,
       signal,
@@ -69,7 +71,8 @@ export async function runRlt(phase: Phase, state: RunState, reference: Reference
   const { deps, config, model, student, dataset, policy, report, signal, clock } = phase;
   const { hyperparameters } = config;
   const { train, heldOut } = phase.rows;
-  const rows = (indices: readonly number[]) => Promise.all(indices.map((index) => dataset.row(index)));
+  const rows = (from: TrainingDataset, indices: readonly number[]) =>
+    Promise.all(indices.map((index) => from.row(index)));
   return rlt(
     {
       policy,
@@ -77,11 +80,13 @@ export async function runRlt(phase: Phase, state: RunState, reference: Reference
       pull: hyperparameters.sync_ref_model
         ? () => reference.pull(policy.training, hyperparameters.ref_model_mixup_alpha)
         : null,
+      corrects: config.rollout_precision === "q8",
       hyperparameters,
       totalSteps: totalSteps(hyperparameters, train.length),
       seed: config.seed,
-      rows: await rows(train),
-      heldOut: await rows(heldOut),
+      rows: await rows(dataset, train),
+      numberOf: (row) => train[row]!,
+      heldOut: await rows(heldOut.dataset, heldOut.indices),
       rewards: config.rewards,
       deps: {
         teacher: { text: model.text, format: teacherFormat(model.format), eosIds: model.eosIds },

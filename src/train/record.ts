@@ -11,6 +11,13 @@ import type { Policy } from "./policy.ts";
 import type { RunReport, RunState } from "./run.ts";
 import { openEventsFile } from "./tensorboard.ts";
 
+/** What a run was made of, as its checkpoints keep it. */
+export interface RunHashes {
+  dataset: string;
+  eval_dataset?: string;
+  weights: string;
+}
+
 export interface Saving {
   deps: TrainingDeps;
   context: JobContext;
@@ -18,7 +25,7 @@ export interface Saving {
   checkpoints: RunCheckpoints;
   policy: Policy;
   kind: "adapter" | "full";
-  hashes: { dataset: string; weights: string };
+  hashes: RunHashes;
   /** Steps before those of the phase. */
   offset: () => number;
   allSteps: number;
@@ -86,6 +93,7 @@ async function saveCheckpoint(saving: Saving, state: RunState, how: { best: bool
     },
     isBest: how.best,
   });
+  await checkpoints.settle(id);
   await prune(saving);
 }
 

@@ -1,6 +1,6 @@
 /** A training job as callers ask for it: what is left out gets its default in `resolve-config.ts`. */
 import type { Coefficients } from "../rlt/reward.ts";
-import type { Hyperparameters } from "./config.ts";
+import type { EvalConfig, Hyperparameters, RolloutPrecision } from "./config.ts";
 
 /** TRL's names, and OpenAI's for two of them. */
 export type GivenHyperparameters = { [Name in keyof Hyperparameters]?: Hyperparameters[Name] | undefined } & {
@@ -47,7 +47,15 @@ export interface TrainingRequest {
   full?: boolean | undefined;
   warmup?: GivenHyperparameters | undefined;
   rewards?: GivenReward[] | undefined;
-  eval?: { dataset?: string | undefined; held_out?: number | undefined; rows?: number | undefined } | undefined;
+  rollout_precision?: RolloutPrecision | undefined;
+  eval?:
+    | {
+        dataset?: string | undefined;
+        held_out?: number | undefined;
+        rows?: number | undefined;
+        publish?: EvalConfig["publish"] | undefined;
+      }
+    | undefined;
   budget?: { tokens?: number | undefined; seconds?: number | undefined } | undefined;
   seed?: number | undefined;
   suffix?: string | undefined;

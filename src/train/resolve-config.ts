@@ -9,6 +9,7 @@ import {
   LORA_DEFAULTS,
   type LoraConfig,
   type RewardSpec,
+  type RolloutPrecision,
   rltDefaults,
   rowsPerStep,
   sftDefaults,
@@ -48,6 +49,7 @@ export function resolveConfig(request: TrainingRequest, surroundings: Surroundin
     lora,
     warmup: resolveWarmup(request, lora !== null),
     rewards: method === "rlt" ? resolveRewards(request, names.student, surroundings.allowedHosts) : [],
+    rollout_precision: resolveRollouts(request),
     eval: resolveEval(request, hyperparameters),
     budget: { tokens: request.budget?.tokens ?? null, seconds: request.budget?.seconds ?? null },
     seed: request.seed ?? given.seed ?? Math.floor(surroundings.random() * SEED_RANGE),
@@ -90,6 +92,7 @@ function resolveNames(request: TrainingRequest): Pick<TrainingConfig, "role" | "
   }
   if (request.warmup) throw wrong("warmup", "an sft job has no warm-up before it; that is a part of rlt");
   if (request.rewards) throw wrong("rewards", "sft learns from examples and has no rewards; leave them out");
+  if (request.rollout_precision) throw wrong("rollout_precision", "sft draws no explanations; leave it out");
   const implied = role ?? (teacher !== undefined ? "teacher" : student !== undefined ? "student" : undefined);
   if (implied === undefined) throw missing("role", 'is required ("teacher", "student"): what sft makes of the model');
   if (implied === "student" && teacher !== undefined)
@@ -263,23 +266,32 @@ function checkUrl(text: string, param: string, allowedHosts: readonly string[]):
   throw fail("model_source_not_allowed", `${url.host} is not among PRECEPTOR_ALLOWED_HOSTS`, { param });
 }
 
+function resolveRollouts({ rollout_precision: precision = "fp32", full }: TrainingRequest): RolloutPrecision {
+  if (precision === "fp32" || !full) return precision;
+  throw wrong(
+    "rollout_precision",
+    "whole weights would have to be quantised anew at every step; train with lora, or leave it out",
+  );
+}
+
 function resolveEval({ eval: given }: TrainingRequest, h: Hyperparameters): TrainingConfig["eval"] {
   if (!given) {
     if (h.eval_steps > 0)
-      throw wrong("hyperparameters.eval_steps", "there is nothing to evaluate on; give eval.held_out");
+      throw wrong("hyperparameters.eval_steps", "there is nothing to evaluate on; give eval.held_out or eval.dataset");
     if (h.early_stopping_patience > 0) {
-      throw wrong("hyperparameters.early_stopping_patience", "needs evaluations; give eval.held_out");
+      throw wrong("hyperparameters.early_stopping_patience", "needs evaluations; give eval.held_out or eval.dataset");
     }
     return null;
   }
-  if (given.dataset !== undefined) {
-    throw fail(
-      "unsupported_parameter",
-      "eval.dataset: a dataset of its own is not built yet; hold rows of the training dataset out with eval.held_out",
-      { param: "eval.dataset" },
-    );
+  const { dataset = null, held_out, rows = EVAL_ROWS } = given;
+  if (dataset !== null && held_out !== undefined) {
+    throw wrong("eval.held_out", "evaluate on rows of the training dataset or on another dataset, not both");
   }
-  if (given.held_out === undefined)
-    throw missing("eval.held_out", "is required: the share of rows that are not trained on");
-  return { dataset: null, held_out: given.held_out, rows: given.rows ?? EVAL_ROWS };
+  if (dataset === null && held_out === undefined) {
+    throw missing("eval.held_out", "is required (the share of rows that are not trained on), or eval.dataset");
+  }
+  // Who stops early because it gets worse wants what there was before.
+  const publish = given.publish ?? (h.early_stopping_patience > 0 ? "best" : "last");
+  if (publish === "best" && h.eval_steps === 0) throw wrong("eval.publish", "no evaluation is due: eval_steps is 0");
+  return { dataset, held_out: held_out ?? 0, rows, publish };
 }

@@ -1,6 +1,6 @@
 /** What an explanation is worth: a weighted sum of rewards by name. */
 import { isAllowedHost } from "../allowed-hosts.ts";
-import { fail } from "../errors.ts";
+import { fail, PreceptorError } from "../errors.ts";
 import { parseCompletion } from "../rlt/completion.ts";
 import type { StudentFormat, TeacherFormat } from "../rlt/formats.ts";
 import type { Asking, ScoringModel } from "../rlt/reading.ts";
@@ -79,7 +79,16 @@ async function studentReward(
     tokens: false,
     ...asking,
   } as const;
-  return scoreExplanation(student, teacher, input, options);
+  try {
+    return await scoreExplanation(student, teacher, input, options);
+  } catch (error) {
+    if (!(error instanceof PreceptorError) || error.code !== "context_length_exceeded") throw error;
+    throw fail(
+      "context_length_exceeded",
+      `the student cannot read what was explained of ${JSON.stringify(question.slice(0, 80))}: ${error.message}. Lower max_completion_length, leave the row out, or register the student with a longer context_length`,
+      { param: "student", cause: error },
+    );
+  }
 }
 
 type Other = Exclude<RewardSpec, { type: "student" }>;

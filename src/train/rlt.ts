@@ -1,6 +1,6 @@
 /** Reinforcement of a teacher by its student's understanding (arXiv 2506.08388): GRPO on explanations. */
 import { mapLimited } from "../concurrency.ts";
-import type { TrainingSequence } from "../engine/engine.ts";
+import type { LossConfig, TrainingSequence } from "../engine/engine.ts";
 import { fail } from "../errors.ts";
 import { type Group, groupAdvantages } from "../rlt/advantages.ts";
 import { teacherPrompt } from "../rlt/prompts.ts";
@@ -8,11 +8,13 @@ import { type Hyperparameters, type RewardSpec, rowsPerStep } from "./config.ts"
 import type { Current, Policy } from "./policy.ts";
 import { type RewardDeps, type Rewarded, rewardOf } from "./rewards.ts";
 import { type Completion, rollout } from "./rollout.ts";
+import { corrected, mismatchMetrics } from "./rollout-correction.ts";
 import {
   atStep,
   better,
   type Clock,
   endStep,
+  finiteStep,
   isDue,
   mean,
   optimStepOf,
@@ -33,10 +35,14 @@ export interface RltRun {
   reference: (() => Promise<Current>) | null;
   /** Pulls the reference towards the policy. */
   pull: (() => Promise<void>) | null;
+  /** Explanations are drawn in another precision than they are learnt from. */
+  corrects: boolean;
   hyperparameters: Hyperparameters;
   totalSteps: number;
   seed: number;
   rows: readonly QuestionRow[];
+  /** Which row of the dataset it is, counted from 0: for errors. */
+  numberOf(row: number): number;
   heldOut: readonly QuestionRow[];
   rewards: readonly RewardSpec[];
   /** Whose prompts and whose eyes; the teacher's weights are the policy's. */
@@ -68,23 +74,18 @@ export async function rlt(run: RltRun, state: RunState): Promise<Stopped | null>
   while (state.step < totalSteps) {
     const time = createPhases(clock);
     const chosen = rowsOfStep(state.step, rowsPerStep(h), run.rows.length, run.seed);
+    const named = chosen.map(run.numberOf);
     const questions = chosen.map((row) => run.rows[row]!);
     const samples = await sampled(run, questions, derivedSeed(run.seed, state.step), time);
 
-    const sequences = await time("reference", () => withReference(run, samples));
+    const drawn = await time("reference", () => withReference(run, samples));
+    const config = { loss: "grpo", temperature: h.temperature, beta: h.beta } as const;
+    const sequences = run.corrects ? await time("correction", () => weighed(run, drawn, samples, config)) : drawn;
     const { loss, logprobs } = await time("forward_backward", () =>
-      atStep(
-        state.step,
-        chosen,
-        policy.training.forwardBackward({
-          sequences,
-          config: { loss: "grpo", temperature: h.temperature, beta: h.beta },
-          signal,
-        }),
-      ),
+      atStep(state.step, named, policy.training.forwardBackward({ sequences, config, signal })),
     );
     const optim = optimStepOf(h, state.step, totalSteps);
-    const { gradNorm } = await time("optimizer", () => policy.optimStep(optim));
+    const { gradNorm } = await time("optimizer", () => atStep(state.step, named, finiteStep(policy, optim)));
 
     state.step++;
     for (const { promptIds, completion } of samples) {
@@ -95,7 +96,7 @@ export async function rlt(run: RltRun, state: RunState): Promise<Stopped | null>
     if (run.pull && isDue(state.step, h.ref_model_sync_steps)) await time("reference", run.pull);
     const metrics: Record<string, number> = {
       ...metricsOf(samples),
-      ...mismatch(samples, logprobs),
+      ...mismatchMetrics(samples, logprobs),
       ...klOf(sequences, logprobs),
       loss,
       grad_norm: gradNorm,
@@ -195,8 +196,21 @@ async function withReference(run: RltRun, samples: readonly Sample[]): Promise<T
   });
 }
 
+/** What the weights that learn say of the draws is asked before it is learnt from: a forward pass more. */
+async function weighed(
+  { policy, signal }: RltRun,
+  sequences: readonly TrainingSequence[],
+  samples: readonly Sample[],
+  config: LossConfig,
+): Promise<TrainingSequence[]> {
+  const { logprobs } = await policy.training.forward({ sequences, config, signal });
+  return corrected(sequences, samples, logprobs);
+}
+
 /** Mean reward of held-out questions; the same draws every time, so that two evaluations differ by the weights alone. */
-export async function evaluate(run: Omit<RltRun, "report" | "reference" | "pull" | "rows">): Promise<number> {
+export async function evaluate(
+  run: Omit<RltRun, "report" | "reference" | "pull" | "rows" | "numberOf" | "corrects">,
+): Promise<number> {
   const samples = await sampled(run, run.heldOut, derivedSeed(run.seed, EVALUATION), (_, work) => work());
   return mean(samples.map(({ rewarded }) => rewarded.reward));
 }
@@ -230,20 +244,6 @@ function metricsOf(samples: readonly Sample[]): Record<string, number> {
           "rlt/format_failures": mean(scores.map(({ format }) => (format.ok ? 0 : 1))),
         }
       : {}),
-  };
-}
-
-/** How far the log-probs of sampling and of training are apart, at the same weights. */
-function mismatch(samples: readonly Sample[], logprobs: readonly Float32Array[]): Record<string, number> {
-  const differences = samples.flatMap(({ promptIds, completion }, i) =>
-    completion.logprobs.map((logprob, t) => logprobs[i]![promptIds.length + t]! - logprob),
-  );
-  const ratios = differences.map(Math.exp);
-  const apart = differences.map(Math.abs);
-  return {
-    "sampling/sampling_logp_difference/mean": mean(apart),
-    "sampling/sampling_logp_difference/max": apart.reduce((most, value) => Math.max(most, value), 0),
-    "sampling/importance_sampling_ratio/mean": mean(ratios),
   };
 }
 

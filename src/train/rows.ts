@@ -48,11 +48,11 @@ function sequence({ ids, ends }: Encoded, learnt: ByteRange): TrainingSequence {
 }
 
 /** Refused, not cut: a trace without its end teaches never to end. */
-export function checkLength({ ids }: TrainingSequence, contextLength: number, row: number): void {
+export function checkLength({ ids }: TrainingSequence, contextLength: number, row: number, param = "dataset"): void {
   if (ids.length <= contextLength) return;
   throw fail(
     "context_length_exceeded",
-    `row ${row + 1} of the dataset takes ${ids.length} tokens and the model's context is ${contextLength}; leave it out or register the model with a longer context_length`,
-    { param: "dataset" },
+    `${param}: row ${row + 1} takes ${ids.length} tokens and the model's context is ${contextLength}; leave it out or register the model with a longer context_length`,
+    { param },
   );
 }

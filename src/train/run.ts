@@ -1,6 +1,9 @@
 /** What the loops share: where a run stands, what it reports to, and when it stops. */
+
+import type { OptimStep } from "../engine/engine.ts";
 import { fail, PreceptorError } from "../errors.ts";
 import type { Hyperparameters } from "./config.ts";
+import type { Policy } from "./policy.ts";
 import { learningRateAt } from "./schedule.ts";
 
 /** Why a loop ended before its last step. */
@@ -36,7 +39,7 @@ export const FRESH: RunState = {
 export interface RunReport {
   metrics(step: number, values: Record<string, number>): Promise<void>;
   sample(sample: SampleReport): Promise<void>;
-  progress(state: RunState, totalSteps: number): Promise<void>;
+  progress(state: RunState): Promise<void>;
   /** Weights, optimizer and state, durable when it resolves. */
   checkpoint(state: RunState, how: { best: boolean; last: boolean }): Promise<void>;
   /** Looked at between steps. Throws where the run is no longer ours. */
@@ -90,7 +93,7 @@ export async function endStep(
   state: RunState,
   best: boolean,
 ): Promise<Stopped | null> {
-  await report.progress(state, totalSteps);
+  await report.progress(state);
   const last = state.step === totalSteps;
   const stopped = report.stop(state) ?? outOfPatience(state, h);
   if (last || best || stopped || isDue(state.step, h.save_steps)) await report.checkpoint(state, { best, last });
@@ -112,7 +115,20 @@ function outOfPatience(state: RunState, { early_stopping_patience: patience }: H
   return patience > 0 && state.worse >= patience ? "early" : null;
 }
 
-/** A loss that is no number is told with the step and the dataset rows that made it. `step` counts from 0. */
+/** A step whose gradients are no numbers would make weights that are none: it must not become a checkpoint. */
+export async function finiteStep(
+  policy: Pick<Policy, "optimStep">,
+  options: OptimStep,
+): Promise<{ step: number; gradNorm: number }> {
+  const done = await policy.optimStep(options);
+  if (Number.isFinite(done.gradNorm)) return done;
+  throw fail("loss_not_finite", "the loss is a number, but its gradients are not; lower the learning rate");
+}
+
+/**
+ * A loss that is no number is told with the step and the rows of the dataset that made it. `step` and `rows` count from 0, what
+ * is told from 1.
+ */
 export async function atStep<T>(step: number, rows: readonly number[], work: Promise<T>): Promise<T> {
   try {
     return await work;
@@ -122,7 +138,7 @@ export async function atStep<T>(step: number, rows: readonly number[], work: Pro
     const more = rows.length > named.length ? ", …" : "";
     throw fail(
       "loss_not_finite",
-      `step ${step + 1}, rows ${named.join(", ")}${more} of the training rows: ${error.message}`,
+      `step ${step + 1}, rows ${named.join(", ")}${more} of the dataset: ${error.message}. Checkpoints of steps before are kept: fork one with other hyperparameters`,
       {
         cause: error,
       },

@@ -7,6 +7,7 @@ import {
   better,
   type Clock,
   endStep,
+  finiteStep,
   isDue,
   optimStepOf,
   type RunReport,
@@ -23,6 +24,8 @@ export interface SftRun {
   /** Number of training rows, and one of them as it is learnt from. */
   rows: number;
   example(row: number): Promise<TrainingSequence>;
+  /** Which row of the dataset it is, counted from 0: for errors. */
+  numberOf(row: number): number;
   /** Mean loss on rows that are not trained on; null: none are held out. */
   heldOut: readonly TrainingSequence[];
   report: RunReport;
@@ -38,9 +41,10 @@ export async function sft(run: SftRun, state: RunState): Promise<Stopped | null>
     const started = clock.now();
     const chosen = rowsOfStep(state.step, rowsPerStep(h), run.rows, run.seed);
     const sequences = await Promise.all(chosen.map(run.example));
-    const { loss } = await atStep(state.step, chosen, policy.training.forwardBackward({ sequences, config, signal }));
+    const named = chosen.map(run.numberOf);
+    const { loss } = await atStep(state.step, named, policy.training.forwardBackward({ sequences, config, signal }));
     const optim = optimStepOf(h, state.step, totalSteps);
-    const { gradNorm } = await policy.optimStep(optim);
+    const { gradNorm } = await atStep(state.step, named, finiteStep(policy, optim));
     state.step++;
     state.tokensTrained += sequences.reduce((sum, { ids }) => sum + ids.length, 0);
     const metrics: Record<string, number> = {

@@ -115,13 +115,35 @@ const REFUSALS: [string, object, string, RegExp, string?][] = [
   ["sft of a teacher without traces", { ...sft, dataset: "bare" }, "dataset", /row 5 has no reasoning_trace/],
   ["a warm-up without traces", rlt({ dataset: "bare", warmup: {} }), "dataset", /row 5 has no reasoning_trace/],
   ["evaluation on nothing", hyper({ eval_steps: 1 }), "hyperparameters.eval_steps", /eval.held_out/],
+  ["evaluation on nothing named", rlt({ eval: {} }), "eval.held_out", /or eval.dataset/],
   [
-    "evaluation on another dataset",
+    "evaluation on a dataset that is not there",
     rlt({ eval: { dataset: "ds_1" } }),
     "eval.dataset",
-    /not built yet/,
-    "unsupported_parameter",
+    /ds_1/,
+    "not_found",
   ],
+  ["evaluation on an empty dataset", rlt({ eval: { dataset: "empty" } }), "eval.dataset", /no rows/],
+  [
+    "evaluation of sft on rows without traces",
+    { ...sft, eval: { dataset: "bare" } },
+    "eval.dataset",
+    /row 5 has no reasoning_trace/,
+  ],
+  ["evaluation on two things", rlt({ eval: { dataset: "bare", held_out: 0.1 } }), "eval.held_out", /not both/],
+  [
+    "the best of evaluations that never come",
+    rlt({ hyperparameters: { ...hyperparameters, eval_steps: 0 }, eval: { held_out: 0.1, publish: "best" } }),
+    "eval.publish",
+    /eval_steps is 0/,
+  ],
+  [
+    "whole weights drawn in q8",
+    rlt({ lora: undefined, full: true, rollout_precision: "q8" }),
+    "rollout_precision",
+    /train with lora/,
+  ],
+  ["sft drawn in q8", { ...sft, rollout_precision: "q8" }, "rollout_precision", /draws no explanations/],
   ["a share that is the whole", rlt({ eval: { held_out: 1 } }), "eval.held_out", /1/],
   ["an id that is too long", rlt({ suffix: "x".repeat(41) }), "suffix", /40/],
 ];
@@ -196,6 +218,14 @@ test("what is not there is 404", async () => {
 });
 
 describe("defaults", () => {
+  test("the last checkpoint is published, the best where the job may stop early", () => {
+    const evaluated = (more: object, patience = 0) =>
+      resolve({ eval: { held_out: 0.1, ...more }, hyperparameters: { early_stopping_patience: patience } }).eval;
+    expect(evaluated({})).toEqual({ dataset: null, held_out: 0.1, rows: 64, publish: "last" });
+    expect(evaluated({}, 2)).toMatchObject({ publish: "best" });
+    expect(evaluated({ publish: "last" }, 2)).toMatchObject({ publish: "last" });
+    expect(resolve({ eval: { dataset: "ds_1" } }).eval).toMatchObject({ dataset: "ds_1", held_out: 0 });
+  });
   const surroundings = { allowedHosts: [], random: () => 0.5 };
   const base = { method: "rlt", teacher: "t", student: "s", dataset: "d" } as const;
   const resolve = (changes: object) => resolveConfig({ ...base, ...changes }, surroundings);

@@ -39,7 +39,7 @@ export async function openDistillLab(rows: SourceRow[] = questions(40)): Promise
     },
   };
   const deps: DistillDeps = {
-    teach: (model, signal) => lab.deps.use(model, "teacher", signal),
+    teach: (model, signal) => lab.deps.use(model, { role: "teacher", rollouts: "fp32", signal }),
     serve: (model, signal) => lab.deps.serve(model, signal),
     answer: (model, signal) => lab.deps.serve(model, signal),
     patiently: (attempt) => attempt(),

@@ -102,8 +102,13 @@ export async function waitFor(
 }
 
 export async function eventsOfJob(server: Http, base: string, id: string): Promise<JobEventResource[]> {
-  const { data } = await server.get<{ data: JobEventResource[] }>(`${base}/${id}/events?limit=1000`);
-  return data;
+  const all: JobEventResource[] = [];
+  for (;;) {
+    const route = `${base}/${id}/events?limit=1000&after=${all.length}`;
+    const { data, has_more } = await server.get<{ data: JobEventResource[]; has_more: boolean }>(route);
+    all.push(...data);
+    if (!has_more) return all;
+  }
 }
 
 export const eventsOf = (server: Http, id: string): Promise<JobEventResource[]> =>

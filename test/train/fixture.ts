@@ -10,7 +10,7 @@ import { DEFAULT_COEFFICIENTS } from "../../src/rlt/reward.ts";
 import { createTextService } from "../../src/text/client.ts";
 import type { TextModel } from "../../src/text/text.ts";
 import { rltDefaults, sftDefaults, TARGET_MODULES, type TrainingConfig } from "../../src/train/config.ts";
-import type { ModelInUse, TrainingDataset, TrainingDeps, TrainingRow } from "../../src/train/job-deps.ts";
+import type { TrainingDataset, TrainingDeps, TrainingRow } from "../../src/train/job-deps.ts";
 import { STUDENT_FORMAT, TEACHER_FORMAT } from "../miniature/formats.ts";
 import { miniatureConfig, modelConfig, randomWeights, writeModel } from "../miniature/model.ts";
 import { takeTasks } from "../miniature/tasks.ts";
@@ -48,7 +48,9 @@ export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
   const base = await engine.open(checkpoint, OPTIONS);
   const published: unknown[] = [];
   const checkpoints: CheckpointRecord[] = [];
-  const use = async (model: string, role: "teacher" | "student"): Promise<ModelInUse> => ({
+  const fast = await engine.open(checkpoint, { ...OPTIONS, precision: "q8", transient: false });
+  const use: TrainingDeps["use"] = async (model, { role, rollouts }) => ({
+    sampler: rollouts === "q8" ? fast : base,
     id: model,
     version: 1,
     checkpoint,
@@ -64,10 +66,11 @@ export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
   const deps: TrainingDeps = {
     engine,
     use,
-    serve: (model) => use(model, "student"),
+    serve: (model, signal) => use(model, { role: "student", rollouts: "fp32", signal }),
     dataset: async () => datasetOf(rows),
     queue: {
       lastCheckpoint: async (jobId) => checkpoints.filter((one) => one.jobId === jobId && !one.deletedAt).at(-1),
+      bestCheckpoint: async (jobId) => checkpoints.findLast((one) => one.jobId === jobId && one.isBest),
       listCheckpoints: async ({ jobId }) => ({
         rows: checkpoints.filter((one) => one.jobId === jobId && !one.deletedAt).reverse(),
         hasMore: false,
@@ -96,7 +99,7 @@ export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
     published,
     checkpoints,
     async close() {
-      await Promise.all([base.close(), texts.close()]);
+      await Promise.all([base.close(), fast.close(), texts.close()]);
       await rm(folder, { recursive: true, force: true });
     },
   };
@@ -145,6 +148,7 @@ export function rltConfig(changes: Partial<TrainingConfig> = {}, steps = 4): Tra
     lora: LORA,
     warmup: null,
     rewards: [{ type: "student", weight: 1, coefficients: DEFAULT_COEFFICIENTS }],
+    rollout_precision: "fp32",
     eval: null,
     budget: { tokens: null, seconds: null },
     seed: 11,

@@ -35,7 +35,7 @@ async function weightsOf(id: string): Promise<Record<string, number[]>> {
 
 describe("rlt", () => {
   test("runs to its end: metrics with TRL's names, samples, checkpoints, a new version", async () => {
-    const job = startRun(lab, rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2 } }));
+    const job = startRun(lab, rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2, publish: "last" } }));
     const { outcome, result } = await run(job);
     expect(outcome).toBe("succeeded");
     expect(result).toMatchObject({ step: 4, teacher: "mini@2", checkpoint: expect.stringMatching(/^ckpt_/) });
@@ -115,7 +115,7 @@ describe("rlt", () => {
   });
 
   test("old checkpoints go, the best and the last few stay", async () => {
-    const config = rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2 } }, 5);
+    const config = rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2, publish: "last" } }, 5);
     Object.assign(config.hyperparameters, { save_steps: 1, save_total_limit: 2, eval_steps: 1 });
     await run(startRun(lab, config, "tjob_prune"));
     const kept = lab.checkpoints.filter(({ deletedAt }) => !deletedAt);
@@ -124,6 +124,57 @@ describe("rlt", () => {
     for (const { id, deletedAt } of lab.checkpoints) {
       expect((await readdir(path.join(lab.deps.artifacts, "checkpoints"))).includes(id)).toBe(deletedAt === null);
     }
+  });
+
+  test("drawn in q8, learnt in fp32: what the two differ by is measured and weighed", async () => {
+    const job = startRun(lab, rltConfig({ rollout_precision: "q8" }, 2), "tjob_q8");
+    expect(await run(job)).toMatchObject({ outcome: "succeeded" });
+    const first = job.metrics.get(1)!;
+    // The reference and the policy are the same weights in the same precision.
+    expect(first.kl).toBeLessThan(1e-6);
+    expect(first["sampling/sampling_logp_difference/mean"]).toBeGreaterThan(1e-4);
+    const [min, mean, max] = ["min", "mean", "max"].map((part) => first[`sampling/importance_sampling_ratio/${part}`]!);
+    expect(min).toBeLessThan(1);
+    expect(mean).toBeCloseTo(1, 1);
+    expect(max).toBeGreaterThan(1);
+    const plain = startRun(lab, rltConfig({}, 1), "tjob_fp32");
+    await run(plain);
+    expect(plain.metrics.get(1)!["sampling/sampling_logp_difference/mean"]).toBeLessThan(1e-5);
+  });
+
+  test.each(["last", "best"] as const)("the %s checkpoint is published", async (publish) => {
+    const config = rltConfig({ eval: { dataset: null, held_out: 0.1, rows: 2, publish } }, 4);
+    // Each step is a great leap anywhere: that every one of four is better than the one before is chance.
+    Object.assign(config.hyperparameters, { eval_steps: 1, save_steps: 1, learning_rate: 0.3 });
+    const job = startRun(lab, config, `tjob_${publish}`);
+    const { result } = (await run(job)) as { result: { checkpoint: string; step: number } };
+    const rewards = [...job.metrics.values()].map((values) => values.eval_reward!);
+    const best = rewards.indexOf(Math.max(...rewards)) + 1;
+    expect(best).toBeLessThan(4);
+    expect(result.step).toBe(publish === "best" ? best : 4);
+    expect(lab.published.at(-1)).toMatchObject({ checkpoint: { id: result.checkpoint, step: result.step } });
+  });
+
+  test("evaluation on another dataset leaves all rows to train on, and holds the job to it", async () => {
+    const other = tasks(70).slice(60);
+    const open = (hash: string) => ({
+      ...lab.deps,
+      dataset: async (id: string) => (id === "ds_other" ? datasetOf(other, hash) : lab.deps.dataset(id)),
+    });
+    const config = sftConfig({ eval: { dataset: "ds_other", held_out: 0, rows: 4, publish: "last" } }, 4);
+    Object.assign(config.hyperparameters, { eval_steps: 2 });
+    const job = startRun(lab, config, "tjob_eval", (step, self) => step === 2 && self.ask("pause"));
+    await runTraining(open("sha256:a"), job.context);
+    // One epoch is all 60 rows.
+    expect(job.metrics.get(2)!.epoch).toBeCloseTo((2 * 8) / 60, 10);
+    expect(job.metrics.get(2)!.eval_loss).toBeTypeOf("number");
+    const changed = startRun(lab, config, "tjob_eval");
+    await expect(runTraining(open("sha256:b"), changed.context)).rejects.toMatchObject({
+      message: expect.stringMatching(/the eval\.dataset has changed/),
+    });
+    expect(await runTraining(open("sha256:a"), startRun(lab, config, "tjob_eval").context)).toMatchObject({
+      outcome: "succeeded",
+    });
   });
 
   test("it goes on only with what it began with", async () => {
@@ -139,13 +190,13 @@ describe("rlt", () => {
 
 describe("sft", () => {
   test("the loss falls, held-out rows are judged, early stop ends it", async () => {
-    const config = sftConfig({ eval: { dataset: null, held_out: 0.2, rows: 8 } }, 60);
+    const config = sftConfig({ eval: { dataset: null, held_out: 0.2, rows: 8, publish: "last" } }, 60);
     Object.assign(config.hyperparameters, { eval_steps: 5, save_steps: 20, learning_rate: 1e-2 });
     const job = startRun(lab, config, "tjob_sft");
     expect(await run(job)).toMatchObject({ outcome: "succeeded" });
     expect(job.metrics.get(60)!.loss!).toBeLessThan(0.7 * job.metrics.get(1)!.loss!);
     expect(job.metrics.get(60)!.eval_loss!).toBeLessThan(0.8 * job.metrics.get(5)!.eval_loss!);
-    const hopeless = sftConfig({ eval: { dataset: null, held_out: 0.2, rows: 8 }, lora: LORA }, 30);
+    const hopeless = sftConfig({ eval: { dataset: null, held_out: 0.2, rows: 8, publish: "last" }, lora: LORA }, 30);
     Object.assign(hopeless.hyperparameters, { learning_rate: 0, eval_steps: 1, early_stopping_patience: 3 });
     const stopped = startRun(lab, hopeless, "tjob_early");
     expect(await run(stopped)).toMatchObject({ outcome: "succeeded", result: { step: 4, stopped_early: true } });

@@ -32,7 +32,7 @@ export async function versionOfCheckpoint(
   }
   const base = await baseVersion({ store, findCheckpoint }, model, checkpoint);
   if (!base) throw fail("model_not_found", `the version that ${id} was trained from is gone`, { param });
-  return { ...base, ...weightsOf(checkpoint, base) };
+  return { ...base, ...weightsOf(checkpoint, base), trained: id };
 }
 
 /** `model` of a checkpoint's config, taken apart: what it was trained from. */

@@ -2,7 +2,7 @@
  * How services reach a registered model: by name, loaded on first use, held while in use so that the memory budget
  * never unloads it under their feet. Implemented by `api/models/service.ts`.
  */
-import type { EngineModel } from "../../engine/engine.ts";
+import type { EngineModel, Precision } from "../../engine/engine.ts";
 import type { AdapterFiles } from "../../model/checkpoint.ts";
 import type { FormatSpec } from "../../rlt/formats.ts";
 import type { TextModel } from "../../text/text.ts";
@@ -15,6 +15,8 @@ export interface HeldModel {
   /** Slug without version. */
   id: string;
   version: number;
+  /** Where `id@ckpt_…` was named; the version is then the one that it was trained from. */
+  checkpoint?: string | undefined;
   engine: EngineModel;
   text: TextModel;
   /** The adapter of this version; hand it to every engine call. */
@@ -31,6 +33,7 @@ export interface HeldModel {
 export interface ModelText {
   id: string;
   version: number;
+  checkpoint?: string | undefined;
   text: TextModel;
   format: FormatSpec;
   /** Null: of a remote model whose server does not answer, and that was registered without. */
@@ -53,6 +56,8 @@ export interface RegistryHoldOptions {
   signal?: AbortSignal | undefined;
   /** A model that the same request holds already: if both never fit into memory, that is said at once. */
   beside?: HeldModel | undefined;
+  /** Instead of the one it was registered with. */
+  precision?: Precision;
   /** Throws `unsupported_by_backend`, naming a registered model that could, where it cannot do all of this. */
   needs?: Needs;
 }

@@ -131,21 +131,22 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
 
   async function hold(
     name: string,
-    { role, param, signal, beside, needs = {} }: RegistryHoldOptions = {},
+    { role, param, signal, beside, precision, needs = {} }: RegistryHoldOptions = {},
   ): Promise<HeldModel> {
     const [model, version] = await find(name, role, param);
     const prepared = await prepareNow(version, signal);
     await requireAble(version, prepared, { role, param, needs });
     const { text, adapter } = prepared;
-    const common = { id: version.id, version: version.version, text, adapter, format: formatOf(version, role) };
+    const { id, version: number, trained } = version;
+    const common = { id, version: number, checkpoint: trained, text, adapter, format: formatOf(version, role) };
     if (prepared.kind === "remote") {
       const { model: engine, eosIds } = prepared;
       return { ...common, engine, contextLength: engine.contextLength, eosIds, release: prepared.hold() };
     }
     const { checkpoint } = prepared;
-    const opened = openOptions(version, checkpoint, resources);
+    const opened = openOptions(precision ? { ...version, precision } : version, checkpoint, resources);
     const held = await placement.hold(checkpoint, opened, { signal, beside: beside?.engine });
-    placement.pin(checkpoint, opened, model.id, model.pinned);
+    if (!precision) placement.pin(checkpoint, opened, model.id, model.pinned);
     return {
       ...common,
       engine: held.model,
@@ -337,6 +338,7 @@ export function createModelService(deps: ModelServiceDeps): ModelService {
       return {
         id: version.id,
         version: version.version,
+        checkpoint: version.trained,
         text: prepared.text,
         format: formatOf(version, role),
         ...(prepared.kind === "remote"

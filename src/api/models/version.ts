@@ -10,6 +10,8 @@ import type { VersionSource } from "./preparation.ts";
 export interface Version extends VersionSource {
   id: string;
   version: number;
+  /** A checkpoint whose weights stand in place of the version's own. */
+  trained?: string | undefined;
   precision: string;
   device: string;
   contextLength: number | null;

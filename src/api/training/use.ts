@@ -1,10 +1,13 @@
 /** Registered models for a training job: with their files where they learn, and held in memory until the job lets them go. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { DistillDeps } from "../../distill/job-deps.ts";
+import type { Precision } from "../../engine/engine.ts";
 import { fail, PreceptorError } from "../../errors.ts";
 import type { TrainingDeps } from "../../train/job-deps.ts";
 import type { ModelService } from "../models/service.ts";
 
+/** Of gradients, and so of all whose numbers must be theirs, however the model is registered to be served. */
+const TRAINED_AS = "fp32" satisfies Precision;
 /** Where the server says nothing better. */
 const RETRY_SECONDS = 5;
 
@@ -12,14 +15,28 @@ export function createModelUse(
   models: Pick<ModelService, "prepare" | "hold" | "openOptions">,
 ): Pick<TrainingDeps, "use" | "serve"> & Pick<DistillDeps, "teach"> {
   return {
-    async use(name, role, signal) {
+    async use(name, { role, rollouts, signal }) {
       const { version, prepared } = await patiently(signal, () =>
         models.prepare(name, { role, param: "model", signal }),
       );
       if (prepared.kind !== "checkpoint") throw notTrainable(version.id);
       const { checkpoint } = prepared;
-      const held = await patiently(signal, () => models.hold(name, { role, param: "model", signal }));
-      return { ...held, checkpoint, options: models.openOptions(version, checkpoint) };
+      const hold = (precision: Precision) =>
+        patiently(signal, () => models.hold(name, { role, param: "model", signal, precision }));
+      const held = await hold(TRAINED_AS);
+      const options = models.openOptions({ ...version, precision: TRAINED_AS }, checkpoint);
+      if (rollouts === TRAINED_AS) return { ...held, checkpoint, options, sampler: held.engine };
+      try {
+        const sampling = await hold(rollouts);
+        const release = (): void => {
+          sampling.release();
+          held.release();
+        };
+        return { ...held, checkpoint, options, sampler: sampling.engine, release };
+      } catch (error) {
+        held.release();
+        throw error;
+      }
     },
     teach: (teacher, signal) =>
       patiently(signal, () =>

@@ -1,5 +1,5 @@
 /** All that can be wrong with a job before it is queued: its configuration against the models and rows it names. */
-import { fail } from "../../../errors.ts";
+import { fail, PreceptorError } from "../../../errors.ts";
 import type { AdapterFiles } from "../../../model/checkpoint.ts";
 import { type LoraConfig, type TrainingConfig, totalSteps } from "../../../train/config.ts";
 import type { DatasetSource } from "../../../train/datasets.ts";
@@ -8,7 +8,7 @@ import type { TrainingRequest } from "../../../train/request.ts";
 import { resolveConfig, type Surroundings } from "../../../train/resolve-config.ts";
 import type { PreparedCheckpoint } from "../../models/preparation.ts";
 import type { ModelService } from "../../models/service.ts";
-import type { Version } from "../../models/version.ts";
+import { resolveDevice, type Version } from "../../models/version.ts";
 import { notTrainable } from "../use.ts";
 
 export interface CheckDeps extends Surroundings {
@@ -33,7 +33,8 @@ export async function checkJob(deps: CheckDeps, request: TrainingRequest): Promi
   const checked = await checkModels(deps, request);
   const { config } = checked;
   const dataset = await deps.datasets.open(config.dataset);
-  await checkRows(dataset, config);
+  await checkRows(dataset, "dataset", needsTraces(config));
+  await checkHeldOut(deps, config);
   return { ...checked, dataset, ...(await sizeOf(config, dataset)) };
 }
 
@@ -56,6 +57,13 @@ export async function checkModels(
       {
         param: "student",
       },
+    );
+  }
+  if (asked.rollout_precision !== "fp32" && resolveDevice(version.device) !== "cpu") {
+    throw fail(
+      "unsupported_by_backend",
+      `rollout_precision: ${asked.rollout_precision} is for the CPU, and ${version.id} is on ${version.device}; leave it out`,
+      { param: "rollout_precision" },
     );
   }
   const lora = loraOn(prepared.adapter, asked.lora, request);
@@ -138,17 +146,26 @@ function checkContext({ hyperparameters: h }: TrainingConfig, id: string, contex
 /** Rows looked at for what they must have before a job is accepted; of the others it is found out when their turn comes. */
 const ROWS_CHECKED = 1_000;
 
-async function checkRows(dataset: TrainingDataset, config: TrainingConfig): Promise<void> {
-  if (dataset.count === 0) throw fail("invalid_value", "dataset: it has no rows", { param: "dataset" });
-  if (!needsTraces(config)) return;
+async function checkRows(dataset: TrainingDataset, param: string, traces: boolean): Promise<void> {
+  if (dataset.count === 0) throw fail("invalid_value", `${param}: it has no rows`, { param });
+  if (!traces) return;
   for (let i = 0; i < Math.min(dataset.count, ROWS_CHECKED); i++) {
     if ((await dataset.row(i)).reasoning_trace !== undefined) continue;
     throw fail(
       "invalid_value",
-      `dataset: row ${i + 1} has no reasoning_trace, from which a teacher would learn to explain`,
-      { param: "dataset" },
+      `${param}: row ${i + 1} has no reasoning_trace, from which a teacher would learn to explain`,
+      { param },
     );
   }
+}
+
+async function checkHeldOut({ datasets }: Pick<CheckDeps, "datasets">, config: TrainingConfig): Promise<void> {
+  const param = "eval.dataset";
+  if (!config.eval?.dataset) return;
+  const dataset = await datasets.open(config.eval.dataset).catch((error: unknown) => {
+    throw error instanceof PreceptorError ? fail(error.code, error.message, { param }) : error;
+  });
+  await checkRows(dataset, param, config.method === "sft" && config.role === "teacher");
 }
 
 const needsTraces = ({ method, role, warmup }: TrainingConfig): boolean =>

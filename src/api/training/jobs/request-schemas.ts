@@ -1,7 +1,7 @@
 /** What a training job is ordered with. What a schema cannot say is checked in src/train/resolve-config.ts. */
 import { z } from "@hono/zod-openapi";
 import { boundedArray, metadataSchema, modelNameSchema, slugSchema } from "../../../http/schemas.ts";
-import { TARGET_MODULES } from "../../../train/config.ts";
+import { ROLLOUT_PRECISIONS, TARGET_MODULES } from "../../../train/config.ts";
 import type { TrainingRequest } from "../../../train/request.ts";
 import { SCHEDULES } from "../../../train/schedule.ts";
 import { MIN_TEMPERATURE } from "../../openai/limits.ts";
@@ -134,11 +134,27 @@ const fields = {
     description: "Of rlt: sft of the teacher on the rows' reasoning_trace before it; {} takes the paper's figures.",
   }),
   rewards: rewardsSchema.optional(),
+  rollout_precision: z
+    .enum(ROLLOUT_PRECISIONS)
+    .optional()
+    .openapi({
+      description:
+        "Of rlt, what explanations are drawn in (default fp32, as gradients are). q8 draws faster on a CPU; tokens are then " +
+        "weighed by exp(lp_train − lp_sample), at most 2, and `sampling/…` tells how far the two are apart.",
+    }),
   eval: z
     .strictObject({
-      dataset: z.string().max(160).optional(),
+      dataset: z
+        .string()
+        .min(1)
+        .max(160)
+        .optional()
+        .openapi({ description: "Rows to look at instead of rows of the training dataset.", example: "ds_3f9k" }),
       held_out: z.number().gt(0).lt(1).optional().openapi({ description: "Share of rows that are not trained on." }),
       rows: count(1, 10_000).optional().openapi({ description: "Of these, how many are looked at (default 64)." }),
+      publish: z.enum(["last", "best"]).optional().openapi({
+        description: "Which checkpoint becomes the next version. Default: last; best with early_stopping_patience.",
+      }),
     })
     .optional(),
   budget: budgetSchema.optional(),

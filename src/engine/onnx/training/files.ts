@@ -2,8 +2,10 @@
 import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { isDiskFull } from "../../../disk-full.ts";
 import { fail } from "../../../errors.ts";
 import type { Checkpoint } from "../../../model/checkpoint.ts";
+import { companionsOf } from "../../../model/companions.ts";
 import { readSafetensorsHeader } from "../../../model/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../../../model/safetensors-write.ts";
 import { readTensor } from "../../../model/tensor-data.ts";
@@ -24,7 +26,10 @@ export interface TrainedFiles {
   parameters: ParameterSet;
 }
 
-/** Complete or not at all. `step`: null leaves the optimizer's state out. Errors: `invalid_value` where `directory` exists. */
+/**
+ * Complete or not at all. `step`: null leaves the optimizer's state out. Errors: `invalid_value` where `directory` exists,
+ * `insufficient_storage` (said here, because an error of the system loses its code on the way to another thread).
+ */
 export async function saveTrained(files: TrainedFiles, directory: string, step: number | null): Promise<void> {
   const target = path.resolve(directory);
   const temporary = `${target}.${randomUUID()}.tmp`;
@@ -37,7 +42,14 @@ export async function saveTrained(files: TrainedFiles, directory: string, step: 
     await rename(temporary, target);
   } catch (error) {
     await rm(temporary, { recursive: true, force: true });
-    throw error;
+    if (!isDiskFull(error)) throw error;
+    throw fail(
+      "insufficient_storage",
+      "the disk is full: the weights could not be saved; free some space and try again",
+      {
+        cause: error,
+      },
+    );
   }
   await syncDirectory(path.dirname(target));
 }
@@ -69,14 +81,8 @@ async function writeAdapter({ checkpoint, trainable, parameters }: TrainedFiles,
   await writeSafetensors(path.join(directory, ADAPTER_WEIGHTS), tensors);
 }
 
-/** What belongs to a checkpoint beside its weights: its config, its tokenizer, its templates and terms. */
-const COMPANION = /\.(json|jinja|txt|model|md)$|^(LICENSE|NOTICE)/i;
-const NOT_COMPANION = new RegExp(`\\.index\\.json$|^(${[ADAPTER_CONFIG, STEP].join("|")})$`);
-
 async function writeCheckpoint({ checkpoint, parameters }: TrainedFiles, directory: string): Promise<void> {
-  for (const entry of await readdir(checkpoint.directory, { withFileTypes: true })) {
-    const { name } = entry;
-    if (entry.isDirectory() || !COMPANION.test(name) || NOT_COMPANION.test(name)) continue;
+  for (const name of await companionsOf(checkpoint.directory)) {
     await copyFile(path.join(checkpoint.directory, name), path.join(directory, name));
   }
   const tensors = parameters.list.map(({ name, shape, values }) => tensorOf(name, shape, values));
