@@ -26,6 +26,7 @@ import { type Config, findCredential } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
 import { createDatasetStore } from "./db/dataset-store.ts";
 import { createExplanationStore } from "./db/explanation-store.ts";
+import { createIdempotencyStore, type IdempotencyStore } from "./db/idempotency-store.ts";
 import { withModelCache } from "./db/model-cache.ts";
 import { createModelStore } from "./db/model-store.ts";
 import { createOnnxEngine } from "./engine/onnx/engine.ts";
@@ -263,6 +264,8 @@ async function build(
   });
   onClose(() => trainingSessions.close());
   onClose(sweepSessions(trainingSessions, log));
+  const idempotency = createIdempotencyStore(database.db);
+  onClose(await sweepKeys(idempotency, { exclusive, log }));
   const lifecycle = createLifecycle();
   metrics.gauge("preceptor_background_waiting", "Explanations in the background that wait for a place", () =>
     explanations.waiting(),
@@ -301,6 +304,7 @@ async function build(
     corsOrigins: config.http.corsOrigins,
     maxBodyBytes: config.http.maxBodyBytes,
     metricsOpenOnLoopback: config.http.metricsOpenOnLoopback,
+    idempotency,
   });
   const server = await startServer(app, { host: config.host, port: config.port, lifecycle });
   const runner = role === "all" ? startRunner() : null;
@@ -323,6 +327,23 @@ function sweepSessions(sessions: TrainingSessionService, log: Logger): () => Pro
   const timer = setInterval(() => {
     sessions.sweep().catch((error: unknown) => log.error({ err: error }, "ending idle training sessions failed"));
   }, SWEEP_INTERVAL_MS).unref();
+  return async () => clearInterval(timer);
+}
+
+/** Keys live for a day; an hour more costs a little space. */
+const SWEEP_KEYS_INTERVAL_MS = 3_600_000;
+
+/** Forgets idempotency keys that are too old; resolves to what ends the looking. */
+async function sweepKeys(
+  store: IdempotencyStore,
+  { exclusive, log }: { exclusive: boolean; log: Logger },
+): Promise<() => Promise<void>> {
+  await store.sweep({ exclusive });
+  const timer = setInterval(() => {
+    store
+      .sweep({ exclusive: false })
+      .catch((error: unknown) => log.error({ err: error }, "forgetting old idempotency keys failed"));
+  }, SWEEP_KEYS_INTERVAL_MS).unref();
   return async () => clearInterval(timer);
 }
 

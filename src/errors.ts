@@ -55,6 +55,8 @@ export const CATALOGUE = {
   method_not_allowed: [405, "invalid_request_error"],
   conflict: [409, "conflict_error"],
   model_exists: [409, "conflict_error"],
+  idempotency_key_reused: [409, "conflict_error"],
+  idempotency_in_progress: [409, "conflict_error"],
   payload_too_large: [413, "invalid_request_error"],
   unsupported_media_type: [415, "invalid_request_error"],
   range_not_satisfiable: [416, "invalid_request_error"],

@@ -4,11 +4,14 @@ import type { MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
 import { type Logger, pino } from "pino";
 import { DEFAULT_MAX_BODY_MB } from "../config/variables.ts";
+import type { IdempotencyStore } from "../db/idempotency-store.ts";
 import { fail } from "../errors.ts";
 import { type Authenticator, auth } from "./auth.ts";
 import type { ApiApp, ApiEnv, RouteModule } from "./context.ts";
+import { creatingRoutes } from "./creating-routes.ts";
 import { docsRoutes } from "./docs.ts";
 import { errorResponse } from "./errors.ts";
+import { idempotency } from "./idempotency.ts";
 import { assertJson } from "./json.ts";
 import { jsonBodyReader } from "./json-body.ts";
 import { createLifecycle, type Lifecycle } from "./lifecycle.ts";
@@ -36,6 +39,8 @@ export interface AppDeps {
   corsOrigins?: readonly string[];
   maxBodyBytes?: number;
   metricsOpenOnLoopback?: boolean;
+  /** Where answers to requests with an Idempotency-Key are kept; without it keys are ignored. */
+  idempotency?: IdempotencyStore;
   /** For tests: refuse to send NaN, Infinity and typed arrays instead of sending null and index objects. */
   strictJson?: boolean;
 }
@@ -62,11 +67,12 @@ export function createApp(deps: AppDeps): ApiApp {
   app.use(requestLog(metrics));
   app.use(safeHeaders());
   if (corsOrigins.length > 0)
-    app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["x-request-id", "retry-after"] }));
+    app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["x-request-id", "retry-after", "idempotent-replayed"] }));
   if (deps.authenticate === null) app.use(loopbackGuard(corsOrigins));
   app.use(auth(deps));
   app.use(refuseWhileDraining(lifecycle));
   app.use(jsonBodyReader(deps.maxBodyBytes ?? DEFAULT_MAX_BODY_MB * 1024 * 1024));
+  if (deps.idempotency) app.use(idempotency(deps.idempotency, creatingRoutes(app)));
   if (deps.strictJson) app.use(strictJson());
 
   probeRoutes({ version, lifecycle, checks: deps.checks ?? {} })(app);

@@ -1,4 +1,5 @@
 /** The types every route sees. */
+import type { Hash } from "node:crypto";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Logger } from "pino";
@@ -19,6 +20,8 @@ export interface ApiEnv {
     principal: Principal;
     /** Aborted when the server ends its open streams (see lifecycle.ts). */
     streamsEnding: AbortSignal;
+    /** Of a request with an Idempotency-Key: whoever reads its form adds what it reads. */
+    formHash?: Hash;
     /** Set by streaming responses: settles when the last byte is handed over or the client left. */
     streamEnded?: Promise<StreamOutcome>;
   };

@@ -21,8 +21,8 @@ export async function errorResponse(error: unknown, c: Context<ApiEnv>): Promise
   const { status } = known;
   const retryAfter = known.retryAfterSeconds ?? RETRY_AFTER_S[status];
   if (retryAfter !== undefined) c.header("Retry-After", String(Math.ceil(retryAfter)));
-  // OpenAI's clients retry every 409; ours are permanent (a conflict with what is stored).
-  if (status === 409) c.header("x-should-retry", "false");
+  // OpenAI's clients retry every 409; ours are permanent (a conflict with what is stored), but for one that passes.
+  if (status === 409) c.header("x-should-retry", String(known.code === "idempotency_in_progress"));
   return c.json<ErrorEnvelope>(errorEnvelope(known), status as ContentfulStatusCode);
 }
 

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type OpenAPIObject, OpenApiBuilder, type OperationObject, type PathItemObject } from "openapi3-ts/oas31";
 import type { ApiApp, RouteModule } from "./context.ts";
+import { creates } from "./creating-routes.ts";
 import { errorSchema } from "./schemas.ts";
 
 /** Tags in the order of the docs page. Routes name one of them. */
@@ -47,6 +48,15 @@ export function buildDocument(app: ApiApp, version: string): OpenAPIObject {
   const builder = OpenApiBuilder.create(generated as OpenAPIObject)
     .addServer({ url: "/", description: "This server" })
     .addSecurityScheme("bearer", { type: "http", scheme: "bearer", description: "The API key." })
+    .addParameter("IdempotencyKey", {
+      name: "Idempotency-Key",
+      in: "header",
+      description:
+        "Of your choice, a new one for every request: sent again with the same body it gets the answer of the first time " +
+        "(`idempotent-replayed: true`) for 24 hours, with another body 409 `idempotency_key_reused`, and while the first is " +
+        "under way 409 `idempotency_in_progress`. Answers of failure are not kept.",
+      schema: { type: "string", maxLength: 255 },
+    })
     .addResponse("Error", {
       description: "An error; `code` names it, `message` says what to do next.",
       headers: {
@@ -60,6 +70,9 @@ export function buildDocument(app: ApiApp, version: string): OpenAPIObject {
   for (const { operation, method, path } of operations(document)) {
     operation.operationId ??= operationId(method, path);
     for (const tag of operation.tags ?? []) used.add(tag);
+    if (method === "post" && creates(operation)) {
+      operation.parameters = [...(operation.parameters ?? []), { $ref: "#/components/parameters/IdempotencyKey" }];
+    }
     operation.responses = { ...operation.responses, default: { $ref: "#/components/responses/Error" } };
   }
   document.tags = [

@@ -5,6 +5,7 @@ import { requireScope } from "../../http/auth.ts";
 import { type ApiContext, clientSignal, type RouteModule } from "../../http/context.ts";
 import { toList } from "../../http/list.ts";
 import { boundaryOf, readMultipart } from "../../http/multipart.ts";
+import { hashedParts } from "../../http/multipart-hash.ts";
 import { jsonResponse } from "../../http/schemas.ts";
 import { deletedSchema } from "../deleted.ts";
 import {
@@ -155,7 +156,9 @@ async function uploaded(c: ApiContext, datasets: DatasetService, boundary: strin
   const { body } = c.req.raw;
   if (!body) throw fail("invalid_request", "The body is empty.");
   try {
-    const parts = readMultipart(body as unknown as AsyncIterable<Uint8Array>, boundary);
+    const read = readMultipart(body as unknown as AsyncIterable<Uint8Array>, boundary);
+    const { formHash } = c.var;
+    const parts = formHash ? hashedParts(read, formHash) : read;
     return await datasets.upload(parts, clientSignal(c), Number(c.req.header("content-length") ?? 0));
   } catch (error) {
     // The rest of what is being sent is not wanted.
