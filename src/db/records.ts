@@ -105,8 +105,10 @@ export interface ExplanationRecord {
   status: ExplanationStatus;
   teacherId: string;
   teacherVersion: number;
+  teacherCheckpoint: string | null;
   studentId: string | null;
   studentVersion: number | null;
+  studentCheckpoint: string | null;
   question: string;
   solution: string;
   choices: ChoiceDocument[];
@@ -127,8 +129,10 @@ export interface NewExplanation {
   status: ExplanationStatus;
   teacherId: string;
   teacherVersion: number;
+  teacherCheckpoint?: string | null | undefined;
   studentId?: string | null | undefined;
   studentVersion?: number | null | undefined;
+  studentCheckpoint?: string | null | undefined;
   question: string;
   solution: string;
   choices?: ChoiceDocument[] | undefined;

@@ -34,6 +34,13 @@ export const modelNameSchema = z
   .max(160)
   .openapi({ description: "A registered model, optionally with a version: `id` or `id@3`.", example: "smollm2" });
 
+/** Which weights something was made with. */
+export const namedVersionSchema = z.object({
+  id: z.string(),
+  version: z.int().openapi({ description: "Of a checkpoint: the version that it was trained from." }),
+  checkpoint: z.string().optional().openapi({ description: "Where one was named (`id@ckpt_…`)." }),
+});
+
 /** Unix seconds. */
 export const timestampSchema = z.int().openapi({ description: "Unix time in seconds.", example: 1767225600 });
 

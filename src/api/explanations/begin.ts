@@ -4,11 +4,12 @@ import type { ExplanationRecord, NewExplanation } from "../../db/records.ts";
 import { newId } from "../../ids.ts";
 import { assertSharedTokenizer, type Vocabulary, vocabularyOf } from "../../rlt/compare.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
+import { nameOf } from "../models/named.ts";
 import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry, ModelText } from "../models/registry.ts";
 import { studentNeeds, teacherNeeds } from "../scores/service.ts";
 import { canRankSamples, type GenerateRequest, preparePrompt } from "./generate.ts";
-import { type StoredSampling, storedSampling } from "./resource.ts";
+import { type StoredSampling, storedSampling, studentOf, teacherOf } from "./resource.ts";
 import { type CreateExplanation, DEFAULT_MAX_TOKENS } from "./schemas.ts";
 
 /** Everything one explanation needs while it is being written. Whoever has it releases the models. */
@@ -67,8 +68,8 @@ export async function enqueue(
 /** What waits in the database begins, or begins again: versions and seed are stored, so it becomes what it would have been. */
 export async function beginAgain(deps: BeginDeps, record: ExplanationRecord, signal: AbortSignal): Promise<Run> {
   const names = {
-    teacher: `${record.teacherId}@${record.teacherVersion}`,
-    student: record.studentId === null ? undefined : `${record.studentId}@${record.studentVersion}`,
+    teacher: nameOf(teacherOf(record)),
+    student: studentOf(record) && nameOf(studentOf(record)!),
   };
   const ranking = howToRank(record.rankBy as GenerateRequest["rankBy"], storedSampling(record));
   return withModels(deps.registry, { ...names, signal, ranking }, async (teacher) => {
@@ -122,8 +123,10 @@ async function draft(
     status: request.background ? ("queued" as const) : ("in_progress" as const),
     teacherId: teacher.id,
     teacherVersion: teacher.version,
+    teacherCheckpoint: teacher.checkpoint ?? null,
     studentId: student?.id ?? null,
     studentVersion: student?.version ?? null,
+    studentCheckpoint: student?.checkpoint ?? null,
     question: request.question,
     solution: request.solution,
     choices: [],

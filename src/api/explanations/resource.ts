@@ -1,6 +1,7 @@
 import { type ExplanationRecord, UNFINISHED } from "../../db/records.ts";
 import { unixSeconds } from "../../http/schemas.ts";
 import { overall } from "../../rlt/familiarity.ts";
+import { type NamedVersion, namedVersion } from "../models/named.ts";
 import type { ExplanationResource } from "./schemas.ts";
 
 /** Sampling as stored: what the API echoes, and what taking the work up again after a restart needs. */
@@ -25,6 +26,19 @@ export function storedSampling(record: ExplanationRecord): StoredSampling {
   return record.sampling as unknown as StoredSampling;
 }
 
+export function teacherOf({
+  teacherId: id,
+  teacherVersion: version,
+  teacherCheckpoint: checkpoint,
+}: ExplanationRecord) {
+  return { id, version, checkpoint };
+}
+
+export function studentOf(record: ExplanationRecord): NamedVersion | undefined {
+  const { studentId: id, studentVersion: version, studentCheckpoint: checkpoint } = record;
+  return id === null || version === null ? undefined : { id, version, checkpoint };
+}
+
 export function isUnfinished({ status }: ExplanationRecord): boolean {
   return (UNFINISHED as readonly string[]).includes(status);
 }
@@ -34,6 +48,7 @@ export function toResource(record: ExplanationRecord, queue?: ExplanationResourc
   const { background: _, tokens: __, familiarity: ___, client: ____, ...sampling } = storedSampling(record);
   const choices = record.choices as ExplanationResource["choices"];
   const [first, ...others] = choices.flatMap(({ familiarity }) => familiarity ?? []);
+  const student = studentOf(record);
   const rankBy = record.rankBy as { metric: string; kl: NonNullable<ExplanationResource["rank_by"]>["kl"] } | null;
   return {
     id: record.id,
@@ -41,15 +56,13 @@ export function toResource(record: ExplanationRecord, queue?: ExplanationResourc
     created_at: unixSeconds(record.createdAt),
     status: record.status,
     ...(queue && isUnfinished(record) ? { queue: { ...queue } } : {}),
-    teacher: { id: record.teacherId, version: record.teacherVersion },
+    teacher: namedVersion(teacherOf(record)),
     question: record.question,
     solution: record.solution,
     choices,
     ...(record.best === null ? {} : { best: record.best }),
     ...(first ? { familiarity: overall([first, ...others]) } : {}),
-    ...(rankBy && record.studentId !== null && record.studentVersion !== null
-      ? { rank_by: { student: { id: record.studentId, version: record.studentVersion }, ...rankBy } }
-      : {}),
+    ...(rankBy && student ? { rank_by: { student: namedVersion(student), ...rankBy } } : {}),
     ...(record.prompt === null ? {} : { prompt: record.prompt }),
     usage: record.usage,
     sampling,

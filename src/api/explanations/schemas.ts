@@ -1,6 +1,12 @@
 import { z } from "@hono/zod-openapi";
 import { listQuery, listSchema } from "../../http/list.ts";
-import { errorSchema, metadataSchema, modelNameSchema, timestampSchema } from "../../http/schemas.ts";
+import {
+  errorSchema,
+  metadataSchema,
+  modelNameSchema,
+  namedVersionSchema,
+  timestampSchema,
+} from "../../http/schemas.ts";
 import { DEFAULT_TEMPERATURE } from "../../rlt/reward.ts";
 import { MIN_TEMPERATURE } from "../openai/limits.ts";
 import { estimatorSchema, scoreSchema } from "../scores/schemas.ts";
@@ -160,7 +166,7 @@ export const explanationSchema = z
     created_at: timestampSchema,
     status: z.enum(["queued", "in_progress", "completed", "failed", "cancelled"]),
     queue: queueSchema.optional(),
-    teacher: z.object({ id: z.string(), version: z.int() }),
+    teacher: namedVersionSchema,
     question: z.string(),
     solution: z.string(),
     choices: z.array(choiceSchema),
@@ -168,7 +174,7 @@ export const explanationSchema = z
     familiarity: familiaritySchema.optional(),
     rank_by: z
       .object({
-        student: z.object({ id: z.string(), version: z.int() }),
+        student: namedVersionSchema,
         metric: z.string(),
         kl: estimatorSchema,
       })

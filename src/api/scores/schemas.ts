@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import { boundedArray, errorSchema, modelNameSchema } from "../../http/schemas.ts";
+import { boundedArray, errorSchema, modelNameSchema, namedVersionSchema } from "../../http/schemas.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
 import { DEFAULT_COEFFICIENTS, DEFAULT_TEMPERATURE } from "../../rlt/reward.ts";
 import { faultOfText, itemTextSchema } from "../texts.ts";
@@ -184,8 +184,8 @@ export const scoreSchema = z
     temperature: z.number(),
     coefficients: coefficientsSchema,
     parity: z.boolean(),
-    student: z.object({ id: z.string(), version: z.int() }),
-    teacher: z.object({ id: z.string(), version: z.int() }).nullable(),
+    student: namedVersionSchema,
+    teacher: namedVersionSchema.nullable(),
   })
   .openapi("Score");
 

@@ -9,6 +9,7 @@ import { pad } from "../../rlt/prompts.ts";
 import { type Asking, askingOf, type ScoringModel } from "../../rlt/reading.ts";
 import type { Sampled } from "../../rlt/sampled.ts";
 import { type Score, type ScoreOptions, scoreExplanation, solutionBelief } from "../../rlt/score.ts";
+import { type NamedVersion, namedVersion } from "../models/named.ts";
 import type { Needs } from "../models/needs.ts";
 import type { HeldModel, ModelRegistry } from "../models/registry.ts";
 import { type CreateScores, faultOfItem, type ScoreItem, type ScoreList, type ScoreResource } from "./schemas.ts";
@@ -104,13 +105,8 @@ export interface ScoringPair {
   teacher: ScoringTeacher | null;
 }
 
-export type ScoringStudent = ScoringModel<StudentFormat> & Named;
-export type ScoringTeacher = ScoringModel<TeacherFormat> & Named;
-
-interface Named {
-  id: string;
-  version: number;
-}
+export type ScoringStudent = ScoringModel<StudentFormat> & NamedVersion;
+export type ScoringTeacher = ScoringModel<TeacherFormat> & NamedVersion;
 
 export function scoringStudent(held: HeldModel): ScoringStudent {
   return { ...scoringModel(held), format: studentFormat(held.format) };
@@ -120,8 +116,8 @@ export function scoringTeacher(held: HeldModel): ScoringTeacher {
   return { ...scoringModel(held), format: teacherFormat(held.format) };
 }
 
-function scoringModel({ id, version, engine, text, adapter }: HeldModel): Omit<ScoringStudent, "format"> {
-  return { id, version, engine, text, adapter };
+function scoringModel({ id, version, checkpoint, engine, text, adapter }: HeldModel): Omit<ScoringStudent, "format"> {
+  return { id, version, checkpoint, engine, text, adapter };
 }
 
 /** What one item's own text causes; anything else (a dead engine, a lost client, a model without a template) ends the request. */
@@ -226,7 +222,7 @@ function toResource({ student, teacher }: ScoringPair, score: Score, request: It
     temperature: request.temperature,
     coefficients: request.coefficients,
     parity: request.parity,
-    student: { id: student.id, version: student.version },
-    teacher: teacher ? { id: teacher.id, version: teacher.version } : null,
+    student: namedVersion(student),
+    teacher: teacher && namedVersion(teacher),
   };
 }

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { nameOf } from "../../api/models/named.ts";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import { resolveTexts, type Texts } from "../input.ts";
@@ -120,5 +121,5 @@ function reward(choice: ChoiceBody): number {
 function summary(result: ExplanationBody, milliseconds: number): string {
   const reasons = [...new Set(result.choices.map((choice) => choice.finish_reason))].join(", ");
   const rate = (result.usage.completion_tokens / milliseconds) * 1000;
-  return `${result.id} · ${result.teacher.id}@${result.teacher.version} · ${reasons} · ${result.usage.completion_tokens} tokens in ${seconds(milliseconds)} (${rate.toFixed(1)} tok/s) · seed ${result.sampling.seed}`;
+  return `${result.id} · ${nameOf(result.teacher)} · ${reasons} · ${result.usage.completion_tokens} tokens in ${seconds(milliseconds)} (${rate.toFixed(1)} tok/s) · seed ${result.sampling.seed}`;
 }

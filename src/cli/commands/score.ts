@@ -1,4 +1,5 @@
 import { type Command, Option } from "commander";
+import { nameOf } from "../../api/models/named.ts";
 import type { CliContext } from "../context.ts";
 import { CliError, usage } from "../errors.ts";
 import { resolveTexts, type Texts } from "../input.ts";
@@ -152,6 +153,6 @@ async function storedTexts(
   }
   return {
     texts: { question: stored.question, solution: stored.solution, explanation: choice.explanation },
-    teacher: options.teacher ?? `${stored.teacher.id}@${stored.teacher.version}`,
+    teacher: options.teacher ?? nameOf(stored.teacher),
   };
 }

@@ -1,3 +1,4 @@
+import { nameOf } from "../../api/models/named.ts";
 import type { ScoreBody } from "../server/types.ts";
 import { fixed, percent, signed } from "./numbers.ts";
 import type { Style } from "./style.ts";
@@ -18,8 +19,8 @@ export function scoreSummary(score: ScoreBody, style: Style): string {
       `baseline  without the explanation the mean log-prob is ${fixed(baseline.solution_logprob_mean)}; uplift ${signed(baseline.uplift)}`,
     );
   }
-  const teacher = score.teacher ? `, teacher ${score.teacher.id}@${score.teacher.version}` : "";
-  lines.push(style.dim(`student ${score.student.id}@${score.student.version}${teacher}`));
+  const teacher = score.teacher ? `, teacher ${nameOf(score.teacher)}` : "";
+  lines.push(style.dim(`student ${nameOf(score.student)}${teacher}`));
   for (const warning of score.warnings) lines.push(style.yellow(`warning: ${WARNINGS[warning]}`));
   return lines.join("\n");
 }

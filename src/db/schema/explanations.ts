@@ -16,8 +16,11 @@ export const explanations = pgTable(
     status: exactText().notNull(),
     teacherId: exactText("teacher_id").notNull(),
     teacherVersion: integer("teacher_version").notNull(),
+    /** Where `id@ckpt_…` was named; the version is then the one that it was trained from. */
+    teacherCheckpoint: exactText("teacher_checkpoint"),
     studentId: exactText("student_id"),
     studentVersion: integer("student_version"),
+    studentCheckpoint: exactText("student_checkpoint"),
     question: exactText().notNull(),
     solution: exactText().notNull(),
     choices: document().notNull(),
