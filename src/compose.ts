@@ -287,6 +287,7 @@ async function build(
           queue,
           directory: checkpointsDir,
           usedBy: models.madeOf,
+          bases: models,
         }),
         datasets,
         distillations: createDistillationService({ ...checking, queue, opener: datasets, artifacts: artifactsDir }),

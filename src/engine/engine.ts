@@ -255,8 +255,8 @@ export interface TrainingModel {
    * goes on from lies beside it. The directory must not exist; it appears complete or not at all.
    */
   save(directory: string, options: { state: boolean }): Promise<void>;
-  /** Takes up what `save` wrote for the same `trainable`; without a state it is a new training of these weights. */
-  restore(directory: string): Promise<void>;
+  /** Takes up what `save` wrote for the same `trainable`, at its step; without a state it is a new training of these weights. */
+  restore(directory: string): Promise<{ step: number }>;
   close(): Promise<void>;
 }
 

@@ -31,12 +31,10 @@ export async function writeSafetensors(
   tensors: readonly TensorToWrite[],
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Promise<void> {
-  const ordered = [...tensors].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
   const temporary = `${file}.${randomUUID()}.tmp`;
   const handle = await open(temporary, "wx");
   try {
-    await writeAll(handle, encodeHeader(ordered, metadata));
-    for (const tensor of ordered) await writeTensor(handle, tensor);
+    for await (const chunk of safetensorsFile(tensors, metadata).read()) await writeAll(handle, chunk);
     await handle.sync();
     await handle.close();
     await rename(temporary, file);
@@ -46,6 +44,22 @@ export async function writeSafetensors(
     throw error;
   }
   await syncDirectory(path.dirname(file));
+}
+
+/** The file as it would be written: its size, and its bytes. Errors: as `writeSafetensors`. */
+export function safetensorsFile(
+  tensors: readonly TensorToWrite[],
+  metadata: Readonly<Record<string, string>> = { format: "pt" },
+): { bytes: number; read(): AsyncIterable<Uint8Array> } {
+  const ordered = [...tensors].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const header = encodeHeader(ordered, metadata);
+  return {
+    bytes: ordered.reduce((sum, tensor) => sum + byteLength(tensor), header.byteLength),
+    async *read() {
+      yield header;
+      for (const tensor of ordered) yield* bytesOf(tensor);
+    },
+  };
 }
 
 function byteLength({ shape, dtype }: TensorToWrite): number {
@@ -70,13 +84,13 @@ function encodeHeader(tensors: readonly TensorToWrite[], metadata: Readonly<Reco
   return header;
 }
 
-async function writeTensor(handle: FileHandle, tensor: TensorToWrite): Promise<void> {
+async function* bytesOf(tensor: TensorToWrite): AsyncGenerator<Uint8Array> {
   const expected = byteLength(tensor);
   let written = 0;
   for await (const chunk of typeof tensor.data === "function" ? tensor.data() : [tensor.data]) {
     written += chunk.byteLength;
     if (written > expected) break;
-    await writeAll(handle, chunk);
+    yield chunk;
   }
   if (written !== expected) {
     throw fail(

@@ -55,6 +55,8 @@ export interface SessionOptions {
   serving: OpenOptions;
   /** Of its own; it is made, and removed at the end. */
   directory: string;
+  /** What a training saved, to go on from with its optimizer's state; null: a new training. */
+  resume: string | null;
 }
 
 interface Serving {
@@ -68,18 +70,15 @@ export async function openTrainingSession(deps: SessionDeps, options: SessionOpt
   const { checkpoint, trainable, serving, directory } = options;
   await mkdir(directory, { recursive: true });
   const remove = (): Promise<void> => rm(directory, { recursive: true, force: true });
-  let training: TrainingModel;
-  try {
-    const { threads, device } = serving;
-    training = await deps.engine.train(checkpoint, { trainable, threads, device });
-  } catch (error) {
+  const begun = await beginTraining(deps, options).catch(async (error: unknown) => {
     await remove();
     throw error;
-  }
+  });
+  const { training } = begun;
   const served = (trainable.kind === "full" ? serveCheckpoints : serveAdapters)(deps, training, options);
-  let step = 0;
+  let { step } = begun;
   /** Calls are done in order, so this is the step of whatever is asked for next. */
-  let ordered = 0;
+  let ordered = step;
   const ending = new AbortController();
 
   return {
@@ -136,6 +135,21 @@ export async function openTrainingSession(deps: SessionDeps, options: SessionOpt
       await remove();
     },
   };
+}
+
+async function beginTraining(
+  { engine }: SessionDeps,
+  { checkpoint, trainable, serving: { threads, device }, resume }: SessionOptions,
+): Promise<{ training: TrainingModel; step: number }> {
+  const training = await engine.train(checkpoint, { trainable, threads, device });
+  if (resume === null) return { training, step: 0 };
+  try {
+    const { step } = await training.restore(resume);
+    return { training, step };
+  } catch (error) {
+    await training.close();
+    throw error;
+  }
 }
 
 interface ServedWeights {

@@ -46,7 +46,7 @@ const training = (): TrainingModel => {
     forward: answer,
     optimStep: async () => ({ step: ++step, gradNorm }),
     save: async () => undefined,
-    restore: async () => undefined,
+    restore: async () => ({ step: 0 }),
     close: async () => undefined,
   };
 };

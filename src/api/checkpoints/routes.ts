@@ -1,7 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { fail } from "../../errors.ts";
 import { requireScope } from "../../http/auth.ts";
-import type { ApiContext, RouteModule } from "../../http/context.ts";
+import { type ApiContext, clientSignal, type RouteModule } from "../../http/context.ts";
 import { toList } from "../../http/list.ts";
 import { jsonResponse } from "../../http/schemas.ts";
 import { deletedSchema } from "../deleted.ts";
@@ -59,7 +59,10 @@ const archive = createRoute({
   request: {
     params,
     query: z.strictObject({
-      merged: z.stringbool().default(false).openapi({ description: "Adapters are not merged into their base yet." }),
+      merged: z.stringbool().default(false).openapi({
+        description:
+          "Of an adapter: a whole model instead, its base with the adapter merged into the weights, in the base's own type.",
+      }),
     }),
   },
   responses: { 200: binary("application/x-tar", "The archive") },
@@ -90,7 +93,8 @@ export const checkpointRoutes =
     });
     app.openapi(archive, async (c) => {
       const { id } = c.req.valid("param");
-      const { bytes, read } = await checkpoints.archive(id, c.req.valid("query"));
+      const how = { ...c.req.valid("query"), signal: clientSignal(c) };
+      const { bytes, read } = await checkpoints.archive(id, how);
       return c.body(ReadableStream.from(read()) as ReadableStream, 200, {
         "content-type": "application/x-tar",
         "content-length": String(bytes),

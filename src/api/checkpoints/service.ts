@@ -2,19 +2,26 @@ import { createReadStream } from "node:fs";
 import { readdir, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import type { PageQuery } from "../../db/records.ts";
-import { fail } from "../../errors.ts";
+import { fail, PreceptorError } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
 import type { JobQueue } from "../../jobs/queue.ts";
 import type { CheckpointRecord } from "../../jobs/records.ts";
+import { companionsOf } from "../../model/companions.ts";
+import { mergedTensors } from "../../model/merge-adapter.ts";
+import { safetensorsFile } from "../../model/safetensors-write.ts";
+import type { TrainingBases } from "../models/training-base.ts";
 import type { CheckpointDetail, CheckpointResource } from "./schemas.ts";
-import { tar } from "./tar.ts";
+import { type TarEntry, tar } from "./tar.ts";
 
 export interface CheckpointService {
   list(query: PageQuery & { job?: string | undefined }): Promise<{ data: CheckpointResource[]; hasMore: boolean }>;
   get(id: string): Promise<CheckpointDetail>;
   file(id: string, name: string): Promise<CheckpointFile>;
-  /** All files as one tar archive. */
-  archive(id: string, how: { merged: boolean }): Promise<{ bytes: number; read(): AsyncIterable<Uint8Array> }>;
+  /** All files as one tar archive; `merged`: of an adapter, its base with the adapter in it instead. */
+  archive(
+    id: string,
+    how: { merged: boolean; signal: AbortSignal },
+  ): Promise<{ bytes: number; read(): AsyncIterable<Uint8Array> }>;
   remove(id: string): Promise<void>;
 }
 
@@ -31,9 +38,19 @@ export interface CheckpointDeps {
   directory: string;
   /** Names of model versions whose current weights it is. */
   usedBy(id: string): Promise<string[]>;
+  /** What adapters lie over. */
+  bases: TrainingBases;
 }
 
-export function createCheckpointService({ queue, directory, usedBy }: CheckpointDeps): CheckpointService {
+const BASE_GONE: ReadonlySet<string> = new Set([
+  "model_not_found",
+  "model_source_not_found",
+  "model_source_not_allowed",
+]);
+
+type ArchiveFile = Pick<TarEntry, "name" | "bytes" | "read">;
+
+export function createCheckpointService({ queue, directory, usedBy, bases }: CheckpointDeps): CheckpointService {
   async function find(id: string): Promise<CheckpointRecord> {
     const found = await queue.findCheckpoint(id);
     if (found && !found.deletedAt) return found;
@@ -41,6 +58,34 @@ export function createCheckpointService({ queue, directory, usedBy }: Checkpoint
   }
 
   const folderOf = ({ id }: CheckpointRecord): string => path.join(directory, id);
+
+  async function filesOf(record: CheckpointRecord): Promise<ArchiveFile[]> {
+    const folder = folderOf(record);
+    const files = await filesIn(folder);
+    return files.map(({ name, bytes }) => ({ name, bytes, read: () => bytesOf(path.join(folder, name), 0, bytes) }));
+  }
+
+  /** A complete model: the base's config and tokenizer, and its weights with the adapter in them. */
+  async function mergedFiles(record: CheckpointRecord, signal: AbortSignal): Promise<ArchiveFile[]> {
+    const { model, request } = record.config as { model?: string | null; request?: { model: string } };
+    const name = model ?? request?.model ?? "";
+    const { checkpoint, adapter } = await bases
+      .trainingBase(name, { adapter: record.id, signal })
+      .catch((error: unknown) => {
+        if (!(error instanceof PreceptorError) || !BASE_GONE.has(error.code)) throw error;
+        throw fail(error.code, `merged: ${name}, which this adapter lies over, is not here any more`, {
+          param: "merged",
+        });
+      });
+    const base = checkpoint.directory;
+    const companions = await Promise.all(
+      (await companionsOf(base)).map(async (name) => {
+        const { size: bytes } = await stat(path.join(base, name));
+        return { name, bytes, read: () => bytesOf(path.join(base, name), 0, bytes) };
+      }),
+    );
+    return [...companions, { name: "model.safetensors", ...safetensorsFile(mergedTensors(checkpoint, adapter!)) }];
+  }
 
   return {
     async list({ job, ...page }) {
@@ -66,25 +111,10 @@ export function createCheckpointService({ queue, directory, usedBy }: Checkpoint
       };
     },
 
-    async archive(id, { merged }) {
+    async archive(id, { merged, signal }) {
       const record = await find(id);
-      if (merged && record.kind !== "full") {
-        throw fail(
-          "unsupported_parameter",
-          "merged: an adapter is not merged into its base here yet; download it as it is (PEFT's merge_and_unload does it)",
-          { param: "merged" },
-        );
-      }
-      const folder = folderOf(record);
-      const files = await filesIn(folder);
-      return tar(
-        files.map(({ name, bytes }) => ({
-          name: `${id}/${name}`,
-          bytes,
-          modified: record.createdAt,
-          read: () => bytesOf(path.join(folder, name), 0, bytes),
-        })),
-      );
+      const entries = merged && record.kind === "adapter" ? await mergedFiles(record, signal) : await filesOf(record);
+      return tar(entries.map((entry) => ({ ...entry, name: `${id}/${entry.name}`, modified: record.createdAt })));
     },
 
     async remove(id) {

@@ -63,12 +63,13 @@ export const createSessionSchema = z
           "a GGUF file, `hf:org/name[@revision]`. Remote models cannot be trained here.",
         example: "smollm2",
       }),
-    adapter: z
-      .string()
-      .min(1)
-      .max(4096)
-      .optional()
-      .openapi({ description: "A PEFT directory under a models directory: training goes on with it." }),
+    adapter: z.string().min(1).max(4096).optional().openapi({
+      description: "Training goes on with it: a PEFT directory under a models directory, or a checkpoint (`ckpt_…`).",
+    }),
+    state: z.boolean().default(true).openapi({
+      description:
+        "Of a checkpoint named as `adapter`, `model` or `model@ckpt_…`: take over the optimizer's state and step, where they were saved.",
+    }),
     lora: loraSchema.optional().openapi({ description: "A new adapter. Beside `adapter`: what that one must be." }),
     full: z.boolean().default(false).openapi({ description: "Every parameter learns, no adapter." }),
     metadata: metadataSchema.default({}),

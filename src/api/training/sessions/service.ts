@@ -23,7 +23,7 @@ import type {
   SessionResource,
 } from "./schemas.ts";
 import { configOf, engineConfig, metricsOf, sequencesOf, toLogprobs } from "./sequences.ts";
-import { chooseTrainable, parametersOf, refuseContradictions } from "./trainable.ts";
+import { chooseTrainable, parametersOf, refuseContradictions, registeredName, resumedFrom } from "./trainable.ts";
 
 /** All but `create` throw `session_lost` where the session is not open. */
 export interface TrainingSessionService {
@@ -86,7 +86,8 @@ export function createTrainingSessionService(deps: TrainingSessionDeps): Trainin
       const entry = await pool.add({ id, parameters, facts: { body, base, trainable } }, async () => {
         const { checkpoint, serving } = base;
         const directory = path.join(deps.directory, id);
-        const session = await openTrainingSession(deps, { checkpoint, trainable, serving, directory });
+        const resume = resumedFrom(body, base, trainable);
+        const session = await openTrainingSession(deps, { checkpoint, trainable, serving, directory, resume });
         // Whoever has gone does not know its id.
         if (signal.aborted) {
           await session.close();
@@ -125,7 +126,7 @@ export function createTrainingSessionService(deps: TrainingSessionDeps): Trainin
           config: {
             session: id,
             request: body,
-            model: base.registered,
+            model: registeredName(body, base),
             weights_hash: base.checkpoint.weightsHash,
             trainable: trainable.kind === "lora" ? trainable.lora : null,
             state,

@@ -3,6 +3,8 @@ import type { LoraOptions, Trainable } from "../../../engine/engine.ts";
 import { fail } from "../../../errors.ts";
 import type { AdapterFiles, Checkpoint, ModelConfig } from "../../../model/checkpoint.ts";
 import { linearShapes } from "../../../model/tensors.ts";
+import { isCheckpointId } from "../../models/preparation.ts";
+import type { TrainingBase } from "../../models/training-base.ts";
 import type { CreateSession, LoraBody } from "./schemas.ts";
 
 /** Usual for adapters that learn a task; the LoRA paper finds little gain beyond (arXiv 2106.09685, section 7.2). */
@@ -114,6 +116,33 @@ function refuseOtherAdapter(lora: LoraBody, { targets }: AdapterFiles, config: M
   if (named && (named.length !== has.size || named.some((name) => !has.has(name)))) {
     throw differs("set of targets", "targets");
   }
+}
+
+/**
+ * Where the state that training goes on from may lie: in the checkpoint that was named, if what it saved is what learns now.
+ * A version that was published from one begins anew.
+ */
+export function resumedFrom(
+  { model, adapter, state }: CreateSession,
+  { checkpoint }: Pick<TrainingBase, "checkpoint">,
+  trainable: Trainable,
+): string | null {
+  const named = adapter ?? model.slice(model.indexOf("@") + 1);
+  if (!state || !isCheckpointId(named)) return null;
+  if (trainable.kind === "lora") return null;
+  return trainable.kind === "full" ? checkpoint.directory : trainable.adapter.directory;
+}
+
+/** What was trained, as `id@version` or `id@ckpt_…`: so a checkpoint of it is called, too. Null: nobody registered it. */
+export function registeredName(
+  { model }: CreateSession,
+  { registered }: Pick<TrainingBase, "registered">,
+): string | null {
+  if (!registered) return null;
+  const [id, version] = model.split("@");
+  return version !== undefined && isCheckpointId(version)
+    ? `${id}@${version}`
+    : `${registered.id}@${registered.version}`;
 }
 
 /** Numbers that learn. */

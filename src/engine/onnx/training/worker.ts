@@ -76,9 +76,11 @@ async function save({ directory, state }: SaveMessage): Promise<void> {
   await saveTrained(files, directory, state ? trainer.step : null);
 }
 
-async function restore(directory: string): Promise<void> {
+async function restore(directory: string): Promise<{ step: number }> {
   const { trainer, files } = training();
-  trainer.restored(await restoreTrained(files, directory));
+  const step = await restoreTrained(files, directory);
+  trainer.restored(step);
+  return { step };
 }
 
 /** From inside, between two computations; see worker.ts of the engine. */
