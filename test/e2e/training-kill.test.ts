@@ -11,8 +11,9 @@ import type { CheckpointDetail } from "../../src/api/checkpoints/schemas.ts";
 import type { TrainingJob } from "../../src/api/training/jobs/schemas.ts";
 import type { SampleReport } from "../../src/train/run.ts";
 import { derivedSeed } from "../../src/train/seeds.ts";
-import { type Child, startChild } from "../db/child.ts";
+import type { Child } from "../db/child.ts";
 import { describePostgres } from "../db/databases.ts";
+import { end, listening, startServer } from "./killable.ts";
 import {
   eventsOf,
   type Http,
@@ -45,38 +46,13 @@ afterAll(async () => {
   await models?.remove();
 });
 
-interface Server extends Http {
-  child: Child;
-}
-
-async function listening(child: Child): Promise<Server> {
-  const url = (await child.line((line) => line.startsWith("url "))).slice("url ".length);
-  const call = async (route: string, init: RequestInit): Promise<never> => {
-    const response = await fetch(url + route, init);
-    const text = await response.text();
-    if (!response.ok) throw new Error(`${route}: ${response.status} ${text}`);
-    return JSON.parse(text) as never;
-  };
-  return {
-    child,
-    get: (route) => call(route, {}),
-    post: (route, body) =>
-      call(route, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
-  };
-}
-
 const start = (dataDir: string, databaseUrl: string): Child =>
-  startChild("../../e2e/children/training-server.ts", [models.directory, dataDir, databaseUrl, String(LEASE_MS)]);
+  startServer({ models: models.directory, dataDir, databaseUrl, leaseMs: LEASE_MS, datasets: "memory" });
 
 async function newDirectory(): Promise<string> {
   const directory = await mkdtemp(path.join(tmpdir(), "preceptor-kill-"));
   directories.push(directory);
   return directory;
-}
-
-async function end({ child }: Server): Promise<void> {
-  child.process.stdin.end();
-  await child.exited;
 }
 
 /** All that must not depend on kills. */
