@@ -3,6 +3,7 @@ import { mkdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import path from "node:path";
 import type { Logger } from "pino";
+import { linked } from "./abort.ts";
 import { createCheckpointService } from "./api/checkpoints/service.ts";
 import { createDatasetService } from "./api/datasets/service.ts";
 import { createDistillationService } from "./api/distillation/service.ts";
@@ -43,6 +44,8 @@ import { createLoadMetrics } from "./load-metrics.ts";
 import { hashAdapter } from "./model/adapter.ts";
 import { materialiseGguf } from "./model/gguf/materialise.ts";
 import { resolveHub } from "./model/hub/resolve.ts";
+import { resolveHubData } from "./model/hub/resolve-data.ts";
+import type { HubDeps } from "./model/hub/types.ts";
 import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
 import { sweepFolders } from "./train/checkpoint-folders.ts";
@@ -153,6 +156,13 @@ async function build(
 
   // A download would keep the process alive until its end; it is resumed next time.
   const ending = new AbortController();
+  const hub: HubDeps = {
+    ...config.hub,
+    // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
+    allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
+    fetch,
+    signal: ending.signal,
+  };
 
   const now = (): Date => new Date();
   const preparation = createPreparation({
@@ -161,17 +171,7 @@ async function build(
     checkpointsDir,
     cacheRoots: [cacheDir, config.hub.cacheDir],
     materialiseGguf: (file) => materialiseGguf(file, cacheDir),
-    resolveHub: ({ repo, revision, files }) =>
-      resolveHub(
-        { repo, revision: revision ?? undefined, files },
-        {
-          ...config.hub,
-          // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
-          allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
-          fetch,
-          signal: ending.signal,
-        },
-      ),
+    resolveHub: ({ repo, revision, files }) => resolveHub({ repo, revision: revision ?? undefined, files }, hub),
     remotes: {
       engine: remotes,
       credential: (name) => findCredential(config, name),
@@ -206,6 +206,14 @@ async function build(
     store,
     artifacts,
     maxFileBytes: config.http.maxDatasetBytes,
+    async resolveHub(reference, signal) {
+      const either = linked(signal, ending.signal);
+      try {
+        return await resolveHubData(reference, { ...hub, signal: either.signal });
+      } finally {
+        either.unlink();
+      }
+    },
     usedBy: async (id) => (await queue.needing(id))[0],
   });
   const source = given ?? { open: (id: string) => datasets.openDataset(id, { param: "dataset" }) };

@@ -81,6 +81,7 @@ function stagedFolder(folder: string, at: (key: string) => string, openFile: typ
     },
     stream: (name) => streamBytes(path.join(folder, name)),
     read: (name, from, to) => readBytes(path.join(folder, name), from, to),
+    path: (name) => path.join(folder, name),
     removeFile: (name) => rm(path.join(folder, name)),
 
     async place(target) {

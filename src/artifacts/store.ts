@@ -21,6 +21,8 @@ export interface StagedFolder {
   create(name: string): Promise<ArtifactWriter>;
   stream(name: string): AsyncIterable<Buffer>;
   read(name: string, from: number, to: number): Promise<Buffer>;
+  /** Where the file lies meanwhile, for readers that go to and fro in it. */
+  path(name: string): string;
   removeFile(name: string): Promise<void>;
   /** Moves it to `folder`; what lies there already has the same contents and is left, unless it is not whole. */
   place(folder: string): Promise<void>;

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { StagedFolder } from "../artifacts/store.ts";
 import { type BadLine, fail } from "../errors.ts";
+import { createHashTable, type HashTable } from "./hash-table.ts";
 import { MAX_ROWS, MAX_TOLD_LINES } from "./limits.ts";
 import { normalise } from "./normalise.ts";
 import type { DatasetRow, RawRow } from "./row.ts";
@@ -23,7 +24,7 @@ export async function collectRows(
   { param, unit, signal, maxRows = MAX_ROWS }: CollectOptions,
 ): Promise<Written> {
   const writer = await createDatasetWriter(folder);
-  const ids = new Set<string>();
+  const ids = createHashTable();
   const bad: BadLine[] = [];
   let seen = 0;
   let faults = 0;
@@ -45,14 +46,14 @@ export async function collectRows(
 }
 
 /** Ids as hashes: they may be long, and there may be millions. */
-function takenId(ids: Set<string>, { id, provenance }: DatasetRow): string | undefined {
+function takenId(ids: HashTable, { id, provenance }: DatasetRow): string | undefined {
   if (id === undefined) return undefined;
   // Several explanations of one question bear its id.
   const whole = provenance?.sample === undefined ? id : `${id}\n${JSON.stringify(provenance.sample)}`;
-  const hash = createHash("sha256").update(whole, "utf16le").digest().toString("latin1", 0, 16);
-  if (ids.has(hash)) return `the id ${JSON.stringify(id.slice(0, 60))} stands in an earlier row already`;
-  ids.add(hash);
-  return undefined;
+  const earlier = ids.add(createHash("sha256").update(whole, "utf16le").digest(), 0);
+  return earlier === undefined
+    ? undefined
+    : `the id ${JSON.stringify(id.slice(0, 60))} stands in an earlier row already`;
 }
 
 function badLines(

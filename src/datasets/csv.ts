@@ -43,14 +43,6 @@ export async function* readCsv(bytes: AsyncIterable<Buffer>, maxRecord = MAX_LIN
 
 function toRow(line: number, header: readonly string[], fields: readonly string[]): RawRow {
   const entries = header.map((name, i): [string, unknown] => [name, fields[i]]).filter(([, text]) => text !== "");
-  const metadata = entries.find(([name]) => name === "metadata");
-  if (metadata) {
-    try {
-      metadata[1] = JSON.parse(String(metadata[1]));
-    } catch {
-      return { line, fault: 'metadata is not valid JSON; it must be an object such as {"source": "…"}' };
-    }
-  }
   return { line, value: Object.fromEntries(entries) };
 }
 

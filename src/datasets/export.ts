@@ -6,19 +6,25 @@ import type { TextPart } from "../text/text.ts";
 import type { Dataset } from "./dataset.ts";
 import type { DatasetRow } from "./row.ts";
 
-export const EXPORT_FORMATS = ["jsonl", "prompt-completion", "chat-jsonl", "sharegpt"] as const;
+export const LINE_FORMATS = ["jsonl", "prompt-completion", "chat-jsonl", "sharegpt"] as const;
+export type LineFormat = (typeof LINE_FORMATS)[number];
+export const EXPORT_FORMATS = [...LINE_FORMATS, "parquet", "hub"] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 /** Lines with their ends. `jsonl` gives the stored bytes, so that uploading them again gives the same content hash. */
-export async function* exportLines(dataset: Dataset, format: ExportFormat): AsyncGenerator<Buffer> {
+export async function* exportLines(dataset: Dataset, format: LineFormat): AsyncGenerator<Buffer> {
   if (format === "jsonl") return yield* dataset.lines();
   for await (const row of dataset.rows()) yield Buffer.from(`${JSON.stringify(convert(row, format))}\n`);
 }
 
-function convert(row: DatasetRow, format: Exclude<ExportFormat, "jsonl">): object {
+function convert(row: DatasetRow, format: Exclude<LineFormat, "jsonl">): object {
   const { prompt, answer } = exchange(row);
-  const { id, metadata } = row;
-  const more = { ...(id === undefined ? {} : { id }), ...(metadata === undefined ? {} : { metadata }) };
+  const { id, metadata, provenance } = row;
+  const more = {
+    ...(id === undefined ? {} : { id }),
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(provenance === undefined ? {} : { provenance }),
+  };
   const reply = { role: "assistant", content: answer };
   switch (format) {
     case "prompt-completion":

@@ -116,7 +116,7 @@ function takeId(values: Values): string | undefined | { fault: string } {
 
 /** Of a row that a job made, here or elsewhere; an own column of that name that is no such object is metadata like any other. */
 function takeProvenance(values: Values): Record<string, unknown> | string | undefined {
-  const given = values.get("provenance");
+  const given = parsed(values.get("provenance"));
   if (typeof given !== "object" || given === null || Array.isArray(given)) return undefined;
   values.delete("provenance");
   return depthWithin(given, MAX_METADATA_DEPTH)
@@ -126,9 +126,11 @@ function takeProvenance(values: Values): Record<string, unknown> | string | unde
 
 /** `metadata`, and every column that has no other place: nothing is dropped in silence. */
 function takeMetadata(values: Values): Record<string, unknown> | string {
-  const given = values.get("metadata");
+  const given = parsed(values.get("metadata"));
   values.delete("metadata");
-  if (given !== undefined && (typeof given !== "object" || Array.isArray(given))) return "metadata is not an object";
+  if (given !== undefined && (typeof given !== "object" || given === null || Array.isArray(given))) {
+    return 'metadata is neither an object nor the JSON of one, such as {"source": "…"}';
+  }
   const both = [...values.keys()].find((name) => Object.hasOwn(given ?? {}, name));
   if (both !== undefined) return `${JSON.stringify(both.slice(0, 40))} stands in metadata and as a column of its own`;
   // fromEntries, because assigning to "__proto__" would lose it.
@@ -136,6 +138,16 @@ function takeMetadata(values: Values): Record<string, unknown> | string {
   return depthWithin(metadata, MAX_METADATA_DEPTH)
     ? metadata
     : `metadata nests deeper than ${MAX_METADATA_DEPTH} levels`;
+}
+
+/** Tables have no objects: there, and in our own Parquet, it stands as JSON. */
+function parsed(given: unknown): unknown {
+  if (typeof given !== "string") return given;
+  try {
+    return JSON.parse(given);
+  } catch {
+    return given;
+  }
 }
 
 function depthWithin(value: unknown, levels: number): boolean {

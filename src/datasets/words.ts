@@ -4,17 +4,20 @@
 const UNSPACED = ["Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"]
   .map((script) => `\\p{Script=${script}}`)
   .join("");
-/** Runs of letters and digits, and what arithmetic is written with one by one: 2 + 3 is not 2 - 3. */
-const WORD = new RegExp(`[${UNSPACED}]|(?:(?![${UNSPACED}])[\\p{L}\\p{M}\\p{N}])+|[\\p{Sm}^*/%!()-]`, "gu");
+/** Runs of letters and digits, and what arithmetic is written with one by one: 2 + 3 is not 2 - 3, nor 5! 5. */
+const WORD = new RegExp(
+  `[${UNSPACED}]|(?:(?![${UNSPACED}])[\\p{L}\\p{M}\\p{N}])+|[\\p{Sm}^*/%()-]|(?<=[\\p{N})])!`,
+  "gu",
+);
 
 /** A text without any word is one word by itself, so that it still equals itself. */
 export function wordsOf(text: string): string[] {
   return text.normalize("NFKC").toLowerCase().match(WORD) ?? [text.trim()];
 }
 
-/** Hashes (32 bits) of all runs of `length` words, in their order; a shorter text is one run. */
-export function hashedRuns(words: readonly string[], length: number): Uint32Array {
-  const hashes = Uint32Array.from(words, hashWord);
+/** Hashes (32 bits) of all runs of `length` words, in their order; a shorter text is one run. Other seeds give other hashes. */
+export function hashedRuns(words: readonly string[], length: number, seed = 0): Uint32Array {
+  const hashes = Uint32Array.from(words, (word) => hashWord(word, seed));
   const runs = new Uint32Array(Math.max(1, words.length - length + 1));
   for (let begin = 0; begin < runs.length; begin++) {
     let hash = 0;
@@ -26,8 +29,8 @@ export function hashedRuns(words: readonly string[], length: number): Uint32Arra
 }
 
 /** FNV-1a over UTF-16 units. */
-function hashWord(word: string): number {
-  let hash = 0x811c9dc5;
+function hashWord(word: string, seed: number): number {
+  let hash = 0x811c9dc5 ^ seed;
   for (let i = 0; i < word.length; i++) hash = Math.imul(hash ^ word.charCodeAt(i), 0x01000193);
   return mix(hash);
 }

@@ -1,6 +1,7 @@
 /** Writes rows into a staged folder: `rows.jsonl`, `rows.index`, and everything the head must know of them. */
 import { createHash } from "node:crypto";
 import type { ArtifactWriter, StagedFolder } from "../artifacts/store.ts";
+import { createHashTable } from "./hash-table.ts";
 import { hashLine, hashQuestion, indexHeader, indexRecord, offsetBytes } from "./index-file.ts";
 import { COLUMNS, type Column, type DatasetRow } from "./row.ts";
 
@@ -30,7 +31,7 @@ export async function createDatasetWriter(folder: StagedFolder): Promise<Dataset
   const lines = await folder.create(ROWS_FILE);
   const records = await folder.create(RECORDS_FILE);
   const content = createHash("sha256");
-  const questions = new Set<string>();
+  const questions = createHashTable();
   const columns = new Set<Column>();
   let rows = 0;
   let bytes = 0;
@@ -38,7 +39,7 @@ export async function createDatasetWriter(folder: StagedFolder): Promise<Dataset
     async add(row) {
       const line = Buffer.from(`${JSON.stringify(row)}\n`);
       const questionHash = hashQuestion(row.question);
-      questions.add(questionHash.toString("latin1"));
+      questions.add(questionHash, rows);
       for (const column of Object.keys(row) as Column[]) columns.add(column);
       content.update(line);
       const record = indexRecord({ offset: bytes, lineHash: hashLine(line), questionHash });

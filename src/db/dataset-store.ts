@@ -20,16 +20,29 @@ export interface DatasetRecord {
   deletedAt: Date | null;
 }
 
-/** What the rows were read from; later kinds (`hub`) are other values of `type`. */
+/** What the rows were read from. */
 export interface DatasetSource {
-  type: "file" | "rows" | "job";
-  format?: "jsonl" | "csv";
+  type: "file" | "rows" | "hub" | "derived" | "job";
+  format?: "jsonl" | "csv" | "parquet";
+  compression?: "gzip";
   filename?: string;
-  /** Of the file as it was sent. */
+  /** Of the file as it was sent, or of all files of a hub. */
   bytes?: number;
-  /** Of what a job made: which one, what of it, and from what. */
-  job?: string;
+  /** `hub`: where it lies, the commit that the revision stood for, and what of it was read. */
+  repo?: string;
+  revision?: string;
+  config?: string | null;
+  split?: string | null;
+  files?: string[];
+  /** `derived`: of which dataset, how, and which part of the outcome this is. */
+  parent?: string;
+  settings?: Record<string, unknown>;
+  /** Which part of the outcome of a derivation, an upload with `dedupe` or a job: `kept`, `train`, `held_out`, `dropped`; `output`, `errors`, … */
   part?: string;
+  /** What stayed out, and the dataset that has it with the reasons. */
+  dropped?: { dataset: string; rows: number; reasons: Record<string, number> };
+  /** `job`: which one, and from what. */
+  job?: string;
   dataset?: string;
   teacher?: string | null;
   student?: string | null;

@@ -35,6 +35,9 @@ describeDatabases("datasets", ({ database }) => {
       store: createDatasetStore(database().db),
       artifacts: createFileArtifacts({ directory, ...files }),
       maxFileBytes: MAX_FILE_BYTES,
+      resolveHub: async () => {
+        throw new Error("no hub here");
+      },
       usedBy: async (id) => (await createJobQueue(database().db).needing(id))[0],
     });
     app = createApp({
@@ -239,8 +242,10 @@ describeDatabases("datasets", ({ database }) => {
   test("what is no dataset is refused by name", async () => {
     const refusals: [Promise<{ status: number; body: Json }>, number, string, RegExp][] = [
       [upload(Buffer.from([0x7b, 0xff, 0xfe, 0x7d])), 400, "invalid_dataset", /line 1: is not valid UTF-8/],
-      [upload("PAR1xxxx", "x.parquet"), 400, "invalid_dataset", /Parquet/],
-      [upload(Buffer.from([0x1f, 0x8b, 8, 0]), "x.jsonl.gz"), 400, "invalid_dataset", /gzip/],
+      [upload("PAR1xxxx", "x.parquet"), 400, "invalid_dataset", /Parquet file cannot be read.*was it cut/],
+      [upload("question,solution", "x.parquet"), 400, "invalid_dataset", /is named Parquet and is none/],
+      [upload(Buffer.from([0x1f, 0x8b, 8, 0]), "x.jsonl.gz"), 400, "invalid_dataset", /gzip file is broken/],
+      [upload(Buffer.from([0x28, 0xb5, 0x2f, 0xfd]), "x.jsonl.zst"), 400, "invalid_dataset", /zstd/],
       [upload("", "x.jsonl"), 400, "invalid_dataset", /no rows/],
       [upload("a,b", "x.xyz"), 400, "invalid_value", /format=jsonl/],
       [

@@ -1,6 +1,7 @@
 import { createReadStream } from "node:fs";
 import { readdir, rm, stat } from "node:fs/promises";
 import path from "node:path";
+import { type TarEntry, tar } from "../../artifacts/tar.ts";
 import type { PageQuery } from "../../db/records.ts";
 import { fail, PreceptorError } from "../../errors.ts";
 import { unixSeconds } from "../../http/schemas.ts";
@@ -11,7 +12,6 @@ import { mergedTensors } from "../../model/merge-adapter.ts";
 import { safetensorsFile } from "../../model/safetensors-write.ts";
 import type { TrainingBases } from "../models/training-base.ts";
 import type { CheckpointDetail, CheckpointResource } from "./schemas.ts";
-import { type TarEntry, tar } from "./tar.ts";
 
 export interface CheckpointService {
   list(query: PageQuery & { job?: string | undefined }): Promise<{ data: CheckpointResource[]; hasMore: boolean }>;

@@ -6,7 +6,7 @@ import { type ApiContext, clientSignal, type RouteModule } from "../../http/cont
 import { toList } from "../../http/list.ts";
 import { boundaryOf, readMultipart } from "../../http/multipart.ts";
 import { hashedParts } from "../../http/multipart-hash.ts";
-import { jsonResponse } from "../../http/schemas.ts";
+import { jsonBody, jsonResponse } from "../../http/schemas.ts";
 import { deletedSchema } from "../deleted.ts";
 import {
   createDatasetSchema,
@@ -14,13 +14,15 @@ import {
   datasetFormDocument,
   datasetListSchema,
   datasetSchema,
+  derivationSchema,
+  deriveDatasetSchema,
   exportQuery,
   listDatasetsQuery,
   listRowsQuery,
   rowListSchema,
 } from "./schemas.ts";
 import type { DatasetService } from "./service.ts";
-import { streamLines } from "./stream-lines.ts";
+import { streamPieces } from "./stream-pieces.ts";
 
 const tags = ["Datasets"];
 /** Reading too: the rows are what a model is trained on, and a key for explaining or scoring has no business with them. */
@@ -34,8 +36,8 @@ const create = createRoute({
   middleware,
   summary: "Make a dataset",
   description:
-    "From a file (a form with the part `file`: JSON lines or CSV with a header) or from `rows`. Every row is checked: if one is " +
-    "bad nothing is kept, and one 400 `invalid_dataset` names the first 20 bad lines (`lines`). A dataset never changes.",
+    "From a file (a form with the part `file`: Parquet, JSON lines, or CSV with a header), from `rows`, or from a hub (`source`). " +
+    "Every row is checked: if one is bad nothing is kept, and one 400 `invalid_dataset` names the first 20 bad lines (`lines`). A dataset never changes.",
   request: {
     body: {
       required: true,
@@ -47,6 +49,19 @@ const create = createRoute({
     },
   },
   responses: { 201: jsonResponse(datasetSchema, "The dataset") },
+});
+
+const derive = createRoute({
+  method: "post",
+  path: "/v1/datasets/{id}/derive",
+  tags,
+  middleware,
+  summary: "Derive datasets from a dataset",
+  description:
+    "In this order: `filter`, `decontaminate`, `dedupe`, `split`. What stays becomes a new dataset (two with `split`), what does " +
+    "not a third one whose rows say why. All name their parent.",
+  request: { params, body: jsonBody(deriveDatasetSchema) },
+  responses: { 201: jsonResponse(derivationSchema, "The new datasets") },
 });
 
 const list = createRoute({
@@ -76,10 +91,13 @@ const rows = createRoute({
   middleware,
   summary: "Read rows of a dataset",
   description:
-    "In the order of the file. `first_id` and `last_id` are row numbers. A page of long rows may end before `limit`.",
+    "In the order of the file. `first_id` and `last_id` are row numbers. A page of long rows may end before `limit`. " +
+    "With `metadata`, all rows are looked through.",
   request: { params, query: listRowsQuery },
   responses: { 200: jsonResponse(rowListSchema, "A page of rows") },
 });
+
+const binary = z.string().openapi({ format: "binary" });
 
 const download = createRoute({
   method: "get",
@@ -89,7 +107,14 @@ const download = createRoute({
   summary: "Download a dataset",
   request: { params, query: exportQuery },
   responses: {
-    200: { description: "One JSON object a line", content: { "application/jsonl": { schema: z.string() } } },
+    200: {
+      description: "One JSON object a line, a Parquet file, or a tar archive",
+      content: {
+        "application/jsonl": { schema: z.string() },
+        "application/vnd.apache.parquet": { schema: binary },
+        "application/x-tar": { schema: binary },
+      },
+    },
   },
 });
 
@@ -109,6 +134,9 @@ export const datasetRoutes =
   (app) => {
     app.openAPIRegistry.register("CreateDataset", createDatasetSchema);
     app.openapi(create, async (c) => c.json(await made(c, datasets), 201));
+    app.openapi(derive, async (c) =>
+      c.json(await datasets.derive(c.req.valid("param").id, c.req.valid("json"), clientSignal(c)), 201),
+    );
     app.openapi(list, async (c) => {
       const { data, hasMore } = await datasets.list(c.req.valid("query"));
       return c.json(toList(data, hasMore), 200);
@@ -124,8 +152,8 @@ export const datasetRoutes =
       );
     });
     app.openapi(download, async (c) => {
-      const { filename, lines } = await datasets.export(c.req.valid("param").id, c.req.valid("query").format);
-      return (await streamLines(c, lines, { filename, contentType: "application/jsonl" })) as never;
+      const { pieces, ...file } = await datasets.export(c.req.valid("param").id, c.req.valid("query").format);
+      return (await streamPieces(c, pieces, file)) as never;
     });
     app.openapi(remove, async (c) => {
       const { id } = c.req.valid("param");

@@ -1,19 +1,30 @@
-import type { ArtifactStore, StagedFolder } from "../../artifacts/store.ts";
+import type { ArtifactStore } from "../../artifacts/store.ts";
 import { collectRows } from "../../datasets/collect.ts";
 import { type Dataset, folderOf } from "../../datasets/dataset.ts";
-import { type ExportFormat, exportLines } from "../../datasets/export.ts";
+import type { ExportFormat } from "../../datasets/export.ts";
+import { type HubSource, parseHubSource } from "../../datasets/hub-source.ts";
 import { createDatasetOpener, type DatasetOpener } from "../../datasets/open.ts";
-import type { Column, DatasetRow, RawRow } from "../../datasets/row.ts";
-import { readUpload } from "../../datasets/upload.ts";
-import type { Written } from "../../datasets/writer.ts";
-import type { DatasetRecord, DatasetSource, DatasetStore } from "../../db/dataset-store.ts";
+import type { DatasetRow, RawRow } from "../../datasets/row.ts";
+import { type FoundLine, parseConditions, searchLines } from "../../datasets/search.ts";
+import { readFileRows } from "../../datasets/upload.ts";
+import type { DatasetStore } from "../../db/dataset-store.ts";
 import type { PageQuery } from "../../db/records.ts";
 import { fail } from "../../errors.ts";
 import type { Part } from "../../http/multipart.ts";
-import { unixSeconds } from "../../http/schemas.ts";
-import { newId } from "../../ids.ts";
+import type { ResolvedData } from "../../model/hub/resolve-data.ts";
+import { derive } from "./derive.ts";
+import { type Download, exportFile } from "./exporting.ts";
+import { createKeeping } from "./keeping.ts";
+import { readHubData } from "./read-hub-data.ts";
 import { receiveForm, tooLarge, UPLOAD_FILE } from "./receive.ts";
-import type { CreateDataset, DatasetResource, DatasetRowResource } from "./schemas.ts";
+import { toResource } from "./resource.ts";
+import type {
+  CreateDataset,
+  DatasetResource,
+  DatasetRowResource,
+  DerivationResource,
+  DeriveDataset,
+} from "./schemas.ts";
 
 export interface DatasetService extends DatasetOpener {
   /** Throws `invalid_dataset` with the first bad rows; nothing is kept then, nor when `signal` fires. */
@@ -22,12 +33,14 @@ export interface DatasetService extends DatasetOpener {
   upload(parts: AsyncIterable<Part>, signal: AbortSignal, statedBytes?: number): Promise<DatasetResource>;
   get(id: string): Promise<DatasetResource>;
   list(query: PageQuery): Promise<{ data: DatasetResource[]; hasMore: boolean }>;
+  /** `metadata`: conditions as search.ts reads them. */
   rows(
     id: string,
-    page: { after?: number | undefined; limit: number },
+    page: { after?: number | undefined; limit: number; metadata?: string | undefined },
   ): Promise<{ data: DatasetRowResource[]; hasMore: boolean }>;
-  /** The lines of an export, and a name for the file. */
-  export(id: string, format: ExportFormat): Promise<{ filename: string; lines: AsyncGenerator<Buffer> }>;
+  export(id: string, format: ExportFormat): Promise<Download>;
+  /** New datasets of this one's rows. Throws `invalid_dataset` where none would be left. */
+  derive(id: string, request: DeriveDataset, signal: AbortSignal): Promise<DerivationResource>;
   /** Throws `conflict` while a job that is not finished names it. */
   remove(id: string): Promise<void>;
 }
@@ -37,6 +50,8 @@ export interface DatasetServiceDeps {
   artifacts: ArtifactStore;
   /** Largest file, in bytes. */
   maxFileBytes: number;
+  /** The files of a dataset on a hub, here. */
+  resolveHub(source: HubSource, signal: AbortSignal): Promise<ResolvedData>;
   /** Id of something unfinished that needs this dataset. */
   usedBy(id: string): Promise<string | undefined>;
 }
@@ -47,59 +62,44 @@ const FORM_BYTES = 1024 * 1024;
 const PAGE_BYTES = 8 * 2 ** 20;
 
 export function createDatasetService(deps: DatasetServiceDeps): DatasetService {
-  const { store, artifacts, maxFileBytes, usedBy } = deps;
+  const { store, artifacts, maxFileBytes, resolveHub, usedBy } = deps;
   const opener = createDatasetOpener({ store, artifacts });
-
-  /** Whatever happens, nothing stays in the staging folder. */
-  async function staged<T>(work: (folder: StagedFolder) => Promise<T>): Promise<T> {
-    const folder = await artifacts.stage();
-    try {
-      return await work(folder);
-    } finally {
-      await folder.discard();
-    }
-  }
-
-  async function keep(
-    folder: StagedFolder,
-    written: Written,
-    head: { name: string | null; source: DatasetSource; metadata: Record<string, string> },
-    signal: AbortSignal,
-  ): Promise<DatasetResource> {
-    signal.throwIfAborted();
-    const record = { id: newId("ds"), ...head, ...written };
-    return toResource(await store.insert(record, () => folder.place(folderOf(written.contentHash))));
-  }
+  const keeping = createKeeping({ store, artifacts });
 
   return {
     ...opener,
 
-    create: ({ rows, name = null, metadata }, signal) =>
-      staged(async (folder) => {
-        const written = await collectRows(numbered(rows), folder, { param: "rows", unit: "row", signal });
-        return keep(folder, written, { name, source: { type: "rows" }, metadata }, signal);
+    create: ({ rows = [], source: hub, dedupe, name, metadata }, signal) =>
+      keeping.staged(async (stage) => {
+        const folder = await stage();
+        const read =
+          hub === undefined
+            ? { rows: numbered(rows), param: "rows", unit: "row" as const, source: { type: "rows" as const } }
+            : await readHubData(await resolveHub(parseHubSource(hub), signal), hub, { signal, maxBytes: maxFileBytes });
+        const written = await collectRows(read.rows, folder, { ...read, signal });
+        const head = { name: name ?? hub ?? null, source: read.source, metadata };
+        return toResource(await keeping.keepDeduped({ folder, written }, dedupe, head, stage, signal));
       }),
 
     upload: (parts, signal, statedBytes = 0) =>
-      staged(async (folder) => {
+      keeping.staged(async (stage) => {
+        const folder = await stage();
         if (statedBytes > maxFileBytes + FORM_BYTES) throw tooLarge(maxFileBytes);
         const { fields, file } = await receiveForm(parts, folder, maxFileBytes);
         const { filename, contentType, bytes } = file;
-        const { format, rows } = await readUpload(folder, UPLOAD_FILE, {
-          format: fields.format,
-          filename,
-          contentType,
-        });
-        const written = await collectRows(rows, folder, { param: "file", unit: "line", signal });
-        await folder.removeFile(UPLOAD_FILE);
-        const source = { type: "file" as const, format, bytes, ...(filename === undefined ? {} : { filename }) };
-        return keep(
-          folder,
-          written,
-          { name: fields.name ?? filename ?? null, source, metadata: fields.metadata },
+        const hints = { format: fields.format, filename, contentType };
+        const { rows, unit, ...read } = await readFileRows(folder.path(UPLOAD_FILE), hints, {
           signal,
-        );
+          maxBytes: maxFileBytes,
+        });
+        const written = await collectRows(rows, folder, { param: "file", unit, signal });
+        await folder.removeFile(UPLOAD_FILE);
+        const source = { type: "file" as const, ...read, bytes, ...(filename === undefined ? {} : { filename }) };
+        const head = { name: fields.name ?? filename ?? null, source, metadata: fields.metadata };
+        return toResource(await keeping.keepDeduped({ folder, written }, fields.dedupe, head, stage, signal));
       }),
+
+    derive: (id, request, signal) => derive(id, request, { opener, keeping }, signal),
 
     get: async (id) => toResource(await opener.find(id)),
 
@@ -108,16 +108,16 @@ export function createDatasetService(deps: DatasetServiceDeps): DatasetService {
       return { data: rows.map(toResource), hasMore };
     },
 
-    async rows(id, { after, limit }) {
+    async rows(id, { after, limit, metadata }) {
       const dataset = await opener.openDataset(id);
       const from = after === undefined ? 0 : after + 1;
-      const data = await readPage(dataset, from, limit);
-      return { data, hasMore: from + data.length < dataset.count };
+      if (metadata === undefined) return readPage(numberedLines(dataset, from), limit);
+      return readPage(searchLines(dataset, parseConditions(metadata), from), limit);
     },
 
     async export(id, format) {
       const dataset = await opener.openDataset(id);
-      return { filename: `${id}.${format}.jsonl`, lines: exportLines(dataset, format) };
+      return exportFile(dataset, await opener.find(id), format, () => artifacts.stage());
     },
 
     async remove(id) {
@@ -135,29 +135,22 @@ function* numbered(rows: readonly unknown[]): Generator<RawRow> {
   for (const [i, value] of rows.entries()) yield { line: i + 1, value };
 }
 
-async function readPage(dataset: Dataset, from: number, limit: number): Promise<DatasetRowResource[]> {
-  const data: DatasetRowResource[] = [];
-  let bytes = 0;
-  for await (const line of dataset.lines(from, from + limit)) {
-    bytes += line.length;
-    if (data.length > 0 && bytes > PAGE_BYTES) break;
-    data.push({ object: "dataset.row", row: from + data.length, ...(JSON.parse(line.toString("utf8")) as DatasetRow) });
-  }
-  return data;
+async function* numberedLines(dataset: Dataset, from: number): AsyncGenerator<FoundLine> {
+  let row = from;
+  for await (const line of dataset.lines(from)) yield { row: row++, line };
 }
 
-function toResource(record: DatasetRecord): DatasetResource {
-  return {
-    id: record.id,
-    object: "dataset",
-    created_at: unixSeconds(record.createdAt),
-    name: record.name,
-    content_hash: `sha256:${record.contentHash}`,
-    rows: record.rows,
-    bytes: record.bytes,
-    columns: record.columns as Column[],
-    duplicates: record.duplicates,
-    source: record.source,
-    metadata: record.metadata,
-  };
+/** One line more than the page has is looked for, so that it is known whether there is one. */
+async function readPage(
+  lines: AsyncIterable<FoundLine>,
+  limit: number,
+): Promise<{ data: DatasetRowResource[]; hasMore: boolean }> {
+  const data: DatasetRowResource[] = [];
+  let bytes = 0;
+  for await (const { row, line } of lines) {
+    bytes += line.length;
+    if (data.length === limit || (data.length > 0 && bytes > PAGE_BYTES)) return { data, hasMore: true };
+    data.push({ object: "dataset.row", row, ...(JSON.parse(line.toString("utf8")) as DatasetRow) });
+  }
+  return { data, hasMore: false };
 }

@@ -9,9 +9,10 @@ import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fail } from "../../errors.ts";
+import type { RepoKind } from "./types.ts";
 
 export interface RepoCache {
-  /** `models--org--name` */
+  /** `models--org--name`, `datasets--org--name` */
   directory: string;
   blob(etag: string): string;
   snapshot(commit: string): string;
@@ -22,8 +23,8 @@ export interface RepoCache {
   link(commit: string, file: string, etag: string): Promise<void>;
 }
 
-export function openRepoCache(cacheDir: string, repo: string): RepoCache {
-  const directory = join(cacheDir, `models--${repo.replaceAll("/", "--")}`);
+export function openRepoCache(cacheDir: string, repo: string, kind: RepoKind = "models"): RepoCache {
+  const directory = join(cacheDir, `${kind}--${repo.replaceAll("/", "--")}`);
   const blob = (etag: string): string => join(directory, "blobs", safeSegment(etag, "the file's etag"));
   const snapshot = (commit: string): string => join(directory, "snapshots", safeSegment(commit, "the commit"));
   const ref = (revision: string): string => join(directory, "refs", revision);

@@ -6,10 +6,12 @@ import { fileSize, type RepoCache } from "./cache.ts";
 import { withLock } from "./lock.ts";
 import { givenUp, hubRequest, IDLE_TIMEOUT_MS, MAX_ATTEMPTS, pause, TransientError, withRetries } from "./request.ts";
 import { refusal } from "./status.ts";
-import type { HubDeps } from "./types.ts";
+import type { HubDeps, RepoKind } from "./types.ts";
 import { matchesEtag } from "./verify.ts";
 
 export interface RemoteFile {
+  /** Default `models`. */
+  kind?: RepoKind;
   repo: string;
   commit: string;
   name: string;
@@ -26,7 +28,9 @@ interface RemoteContents {
  * arrives is checked against the hash in its etag before it gets its name. Errors: `hub_error`, `cancelled`.
  */
 export async function downloadFile(file: RemoteFile, cache: RepoCache, deps: HubDeps): Promise<void> {
-  const url = `${deps.endpoint}/${file.repo}/resolve/${encodeURIComponent(file.commit)}/${encodeURIComponent(file.name)}`;
+  const repo = file.kind === "datasets" ? `datasets/${file.repo}` : file.repo;
+  const name = file.name.split("/").map(encodeURIComponent).join("/");
+  const url = `${deps.endpoint}/${repo}/resolve/${encodeURIComponent(file.commit)}/${name}`;
   const contents = await withRetries(file.name, deps, () => describe(url, file, deps));
   const blob = cache.blob(contents.etag);
   if (!(await isComplete(blob, contents))) {

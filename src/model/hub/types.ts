@@ -1,6 +1,9 @@
 /** `tokenizer`: the small text files only, for a model that runs elsewhere. */
 export type HubFiles = "model" | "tokenizer";
 
+/** What kind of repository; the hub keeps each kind under addresses of its own. */
+export type RepoKind = "models" | "datasets";
+
 export interface HubReference {
   /** `org/name`, or `name` for the few models without an organisation. */
   repo: string;

@@ -10,6 +10,7 @@ export interface FakeFile {
 }
 
 export interface FakeHub {
+  kind: "models" | "datasets";
   endpoint: string;
   cdn: string;
   commit: string;
@@ -26,8 +27,13 @@ export const etagOf = (file: FakeFile): string =>
     ? createHash("sha256").update(file.contents).digest("hex")
     : createHash("sha1").update(`blob ${file.contents.length}\0`).update(file.contents).digest("hex");
 
-export async function startFakeHub(files: Record<string, FakeFile>): Promise<FakeHub> {
+/** `org/model`, of either kind. */
+export async function startFakeHub(
+  files: Record<string, FakeFile>,
+  { kind = "models" }: { kind?: "models" | "datasets" } = {},
+): Promise<FakeHub> {
   const hub: FakeHub = {
+    kind,
     endpoint: "",
     cdn: "",
     commit: "0123456789abcdef0123456789abcdef01234567",
@@ -69,7 +75,7 @@ export async function startFakeHub(files: Record<string, FakeFile>): Promise<Fak
 
 function answerHub(hub: FakeHub, request: IncomingMessage, response: ServerResponse): void {
   const path = decodeURIComponent(new URL(request.url ?? "/", hub.endpoint).pathname);
-  const listing = /^\/api\/models\/org\/model\/revision\/(.+)$/.exec(path);
+  const listing = new RegExp(`^/api/${hub.kind}/org/model/revision/(.+)$`).exec(path);
   if (listing) {
     if (listing[1] !== "main" && listing[1] !== hub.commit) {
       response.writeHead(404, { "x-error-code": "RevisionNotFound" }).end();
@@ -80,7 +86,10 @@ function answerHub(hub: FakeHub, request: IncomingMessage, response: ServerRespo
     response.end(JSON.stringify({ id: "org/model", sha: hub.commit, siblings }));
     return;
   }
-  const [, name] = new RegExp(`^/org/model/resolve/(?:main|${hub.commit})/(.+)$`).exec(path) ?? [];
+  const [, name] =
+    new RegExp(`^${hub.kind === "models" ? "" : "/datasets"}/org/model/resolve/(?:main|${hub.commit})/(.+)$`).exec(
+      path,
+    ) ?? [];
   const file = name === undefined ? undefined : hub.files.get(name);
   if (name === undefined || !file) {
     response.writeHead(404, { "x-error-code": "RepoNotFound" }).end();

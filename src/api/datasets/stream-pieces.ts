@@ -1,4 +1,4 @@
-/** A long text as a response: read as fast as the client takes it, ended when the client leaves. */
+/** A long file as a response: read as fast as the client takes it, ended when the client leaves. */
 import { deferred } from "../../deferred.ts";
 import type { ApiContext, StreamOutcome } from "../../http/context.ts";
 
@@ -6,13 +6,13 @@ import type { ApiContext, StreamOutcome } from "../../http/context.ts";
 const PIECE_BYTES = 64 * 1024;
 
 /** What fails before the first piece is thrown, so that it becomes an ordinary error; later the connection is cut. */
-export async function streamLines(
+export async function streamPieces(
   c: ApiContext,
-  lines: AsyncGenerator<Buffer>,
+  parts: AsyncGenerator<Uint8Array>,
   { filename, contentType }: { filename: string; contentType: string },
 ): Promise<Response> {
   const ended = deferred<StreamOutcome>();
-  const pieces = gather(lines);
+  const pieces = gather(parts);
   let next: Promise<IteratorResult<Buffer>> | undefined = Promise.resolve(await pieces.next());
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
@@ -40,12 +40,12 @@ export async function streamLines(
   });
 }
 
-async function* gather(lines: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
-  let waiting: Buffer[] = [];
+async function* gather(parts: AsyncGenerator<Uint8Array>): AsyncGenerator<Buffer> {
+  let waiting: Uint8Array[] = [];
   let bytes = 0;
-  for await (const line of lines) {
-    waiting.push(line);
-    bytes += line.length;
+  for await (const part of parts) {
+    waiting.push(part);
+    bytes += part.length;
     if (bytes < PIECE_BYTES) continue;
     yield Buffer.concat(waiting);
     waiting = [];
