@@ -41,6 +41,7 @@ test("what is written is what another reader sees, in groups of rows", async () 
     question: "q10001",
     solution: "10001",
     reasoning_trace: null,
+    provenance: null,
     metadata: '{"n":10001}',
   });
 });
