@@ -12,7 +12,8 @@ import { benchTrain } from "./train.ts";
 const USAGE = `npm run bench -- [engine|train|http|fairness|memory|remote|soak|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
   engine  tokens per second of sampling (one stream, a group, streams) and of log-probs, beside llama.cpp and Transformers
           on the same weights and beside what the machine can do; LIST: fp32,q8,q4 (and q8_0, q4_0), default fp32,q8,q4
-  train   tokens per second of LoRA training (forward, backward, AdamW), beside PEFT and the fp32 matrix rate; fp32
+  train   tokens per second of LoRA training (forward, backward, AdamW), beside PEFT and the fp32 matrix rate; seconds of one
+          rlt step, phase by phase, beside TRL; fp32
   http    the server under load: /healthz, time to first token, 16 streams, a client that leaves
   fairness  64 streams, one read slowly; then more requests than fit
   remote  what a server adds that has its model from another one: to the first token, to each token

@@ -20,13 +20,15 @@ export async function writeRandomModel(directory: string): Promise<string> {
   for (let id = 0; id < SMOLLM2_135M.vocabSize; id++) {
     if (!taken.has(id)) tokenizer.model.vocab[madeUpWord(id)] = id;
   }
+  // No merge makes a made-up word: it is looked up whole, so that what was sampled takes as many tokens when it is read.
+  tokenizer.model.ignore_merges = true;
   await writeFile(path.join(directory, "tokenizer.json"), JSON.stringify(tokenizer));
   return directory;
 }
 
 interface Tokenizer {
   added_tokens: { id: number }[];
-  model: { vocab: Record<string, number> };
+  model: { vocab: Record<string, number>; ignore_merges?: boolean };
 }
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

@@ -6,11 +6,12 @@ import { z } from "zod";
 import type { ModelConfig } from "../../src/model/checkpoint.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
 import { linearShapes } from "../../src/model/tensors.ts";
-import { SMOLLM2_135M, writeRandomCheckpoint } from "../engine/random-checkpoint.ts";
 import { matmulRate } from "./matmul-rate.ts";
 import { runPeer } from "./peers/child.ts";
 import { measurePeft } from "./peers/peft.ts";
 import { mebibytes } from "./process-memory.ts";
+import { writeRandomModel } from "./random-model.ts";
+import { benchRltStep } from "./rlt-step.ts";
 
 /** LoRA training steps (forward, backward, AdamW) of the embedded engine, beside PEFT on the same weights and batches. */
 
@@ -81,7 +82,7 @@ export async function benchTrain(options: TrainBenchOptions, print: (line: strin
   const scratch = await mkdtemp(path.join(tmpdir(), "preceptor-bench-train-"));
   try {
     const directory = options.directory ?? path.join(scratch, "smollm2-135m-random");
-    if (!options.directory) await writeRandomCheckpoint(directory, SMOLLM2_135M);
+    if (!options.directory) await writeRandomModel(directory);
     const { config } = await openCheckpoint(directory);
     print(`${threads} threads; model: ${options.directory ?? "random weights of SmolLM2-135M's shape"}`);
     print(`LoRA rank ${LORA.rank}, alpha ${LORA.alpha}, all seven linear maps; cross entropy, clipping, AdamW`);
@@ -117,6 +118,7 @@ export async function benchTrain(options: TrainBenchOptions, print: (line: strin
           `${memory.toFixed(2)} × the memory`,
       );
     }
+    await benchRltStep({ directory, threads, peers: options.peers ?? false }, print);
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }

@@ -6,6 +6,7 @@ import { createOnnxEngine } from "../../src/engine/onnx/engine.ts";
 import type { JobContext } from "../../src/jobs/context.ts";
 import type { CheckpointRecord, JobRecord, NewCheckpoint, Wanted } from "../../src/jobs/records.ts";
 import { openCheckpoint } from "../../src/model/open.ts";
+import type { FormatSpec } from "../../src/rlt/formats.ts";
 import { DEFAULT_COEFFICIENTS } from "../../src/rlt/reward.ts";
 import { createTextService } from "../../src/text/client.ts";
 import type { TextModel } from "../../src/text/text.ts";
@@ -36,16 +37,38 @@ export interface Lab {
   close(): Promise<void>;
 }
 
-export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
-  const folder = await mkdtemp(path.join(tmpdir(), "preceptor-train-"));
-  const directory = path.join(folder, "model");
+/** What a lab trains, and as teacher and student what it is prompted with. */
+export interface LabModel {
+  /** A checkpoint with its tokenizer. */
+  directory: string;
+  options: OpenOptions;
+  formats: Record<"teacher" | "student", FormatSpec>;
+  eosIds: readonly number[];
+}
+
+const MINIATURE: Omit<LabModel, "directory"> = {
+  options: OPTIONS,
+  formats: { teacher: TEACHER_FORMAT, student: STUDENT_FORMAT },
+  eosIds: [END_ID],
+};
+
+async function writeSmall(directory: string): Promise<string> {
   const config = miniatureConfig("llama", SMALL);
   await writeModel(directory, config, randomWeights(modelConfig(config), 3));
+  return directory;
+}
+
+export async function openLab(rows: TrainingRow[] = tasks(60), given?: LabModel): Promise<Lab> {
+  const folder = await mkdtemp(path.join(tmpdir(), "preceptor-train-"));
+  const { directory, options, formats, eosIds } = given ?? {
+    ...MINIATURE,
+    directory: await writeSmall(path.join(folder, "model")),
+  };
   const engine = createOnnxEngine({ cacheDir: path.join(folder, "cache") });
   const texts = createTextService();
   const checkpoint = await openCheckpoint(directory);
   const text = await texts.open(directory);
-  const base = await engine.open(checkpoint, OPTIONS);
+  const base = await engine.open(checkpoint, options);
   const published: unknown[] = [];
   const checkpoints: CheckpointRecord[] = [];
   const fast = await engine.open(checkpoint, { ...OPTIONS, precision: "q8", transient: false });
@@ -56,11 +79,11 @@ export async function openLab(rows: TrainingRow[] = tasks(60)): Promise<Lab> {
     checkpoint,
     adapter: null,
     engine: base,
-    options: OPTIONS,
+    options,
     text,
-    format: role === "teacher" ? TEACHER_FORMAT : STUDENT_FORMAT,
-    contextLength: 256,
-    eosIds: [END_ID],
+    format: formats[role],
+    contextLength: options.contextLength,
+    eosIds,
     release: () => undefined,
   });
   const deps: TrainingDeps = {
