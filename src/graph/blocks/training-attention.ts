@@ -1,5 +1,6 @@
 import type { Value } from "../ir.ts";
 import { attend } from "../ops/attend.ts";
+import { repeatSecond } from "../ops/math.ts";
 import { concat, reshape, splitBy, transpose } from "../ops/shape.ts";
 import { projected, type Rotary } from "./attention.ts";
 import { type BlockContext, project } from "./context.ts";
@@ -25,7 +26,6 @@ export function trainingAttention(c: BlockContext, x: Value, layer: number, io: 
   const { heads, kvHeads, headDim, attentionScale } = config;
   const group = heads / kvHeads;
   const { query, key, value } = projected(c, x, layer, io, g.int64s([-1, 1, (heads + kvHeads) * headDim]));
-  const one = g.int64s([1]);
 
   /** (B·S, kvHeads·G·D) → (kvHeads, B, S·G, D) */
   const byHead = (rows: Value, B: Value, S: Value, perHead: number): Value => {
@@ -39,31 +39,26 @@ export function trainingAttention(c: BlockContext, x: Value, layer: number, io: 
     return reshape(g, turned, [-1, heads * headDim]);
   };
   const { prompt, sequences: B, length: S } = io;
-  const attention = ([q, k, v]: readonly Value[], B_: Value, S_: Value) => ({
-    q: byHead(q!, B_, S_, group),
-    own: { key: byHead(k!, B_, S_, 1), value: byHead(v!, B_, S_, 1), shared: false },
-  });
   const width = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
   const rows = [query, key, value].map((y, i) => reshape(g, y, [-1, width[i]!]));
+  const split = ([q, k, v]: readonly Value[], B_: Value, S_: Value) => ({
+    q: byHead(q!, B_, S_, group),
+    key: byHead(k!, B_, S_, 1),
+    value: byHead(v!, B_, S_, 1),
+  });
   if (!prompt) {
-    const { q, own } = attention(rows, B, S);
-    return project(c, byRow(attend(g, q, [own], io.mask, attentionScale)), layer, "o");
+    const own = split(rows, B, S);
+    return project(c, byRow(attend(g, own.q, own.key, own.value, io.mask, attentionScale)), layer, "o");
   }
   const counts = concat(g, [prompt.count, g.node("Mul", [B, S])], 0);
   const parts = rows.map((y) => splitBy(g, y, 0, counts, 2));
-  const first = attention(
-    parts.map(([y]) => y!),
-    one,
-    prompt.count,
-  ); // prettier-ignore
-  const rest = attention(
-    parts.map(([, y]) => y!),
-    B,
-    S,
-  ); // prettier-ignore
-  const squeezed = (y: Value): Value => reshape(g, y, [kvHeads, -1, headDim]);
-  const shared = { key: squeezed(first.own.key), value: squeezed(first.own.value), shared: true };
-  const ofPrompt = attend(g, first.q, [first.own], prompt.mask, attentionScale);
-  const ofRest = attend(g, rest.q, [shared, rest.own], io.mask, attentionScale);
+  const part = (index: number): Value[] => parts.map((pair) => pair[index]!);
+  const first = split(part(0), g.int64s([1]), prompt.count);
+  const rest = split(part(1), B, S);
+  // A copy for each sequence costs little: scores are many times as large, and those need not be put together.
+  const behind = (shared: Value, own: Value): Value => concat(g, [repeatSecond(g, shared, B), own], 2);
+  const ofPrompt = attend(g, first.q, first.key, first.value, prompt.mask, attentionScale);
+  const [k, v] = [behind(first.key, rest.key), behind(first.value, rest.value)];
+  const ofRest = attend(g, rest.q, k, v, io.mask, attentionScale);
   return project(c, concat(g, [byRow(ofPrompt), byRow(ofRest)], 0), layer, "o");
 }

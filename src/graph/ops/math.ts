@@ -49,6 +49,16 @@ export function repeatRow(g: GraphBuilder, row: Value, count: number): Value {
   return y;
 }
 
+/** (A, 1, …) → (A, count, …): the second axis repeated; `count` is an int64 vector of one number. */
+export function repeatSecond(g: GraphBuilder, x: Value, count: Value): Value {
+  const rest = g.node("Shape", [x], { type: "int64", attributes: { start: int(2) } });
+  const y = g.node("Expand", [x, concat(g, [g.int64s([1]), count, rest], 0)]);
+  differentiable(g, [y], [x], (dy) => [
+    () => g.node("ReduceSum", [dy!, g.int64s([1])], { attributes: { keepdims: int(1) } }),
+  ]);
+  return y;
+}
+
 /** Sum over the first axis, which goes. */
 export function sumFirst(g: GraphBuilder, x: Value): Value {
   return g.node("ReduceSum", [x, g.int64s([0])], { attributes: { keepdims: int(0) } });

@@ -179,21 +179,11 @@ const CASES: Record<string, Case> = {
       [2, 2, 3, 4],
     ],
     extra: { mask: floats([3, 3], Float32Array.of(0, -1e30, -1e30, 0, 0, -1e30, 0, 0, 0)) },
-    build: (g, [q, key, value]) => attend(g, q!, [{ key: key!, value: value!, shared: false }], named("mask"), 0.5),
+    build: (g, [q, key, value]) => attend(g, q!, key!, value!, named("mask"), 0.5),
   },
-  "attend, with a shared part": {
-    dims: [
-      [2, 3, 2, 4],
-      [2, 5, 4],
-      [2, 5, 4],
-      [2, 3, 2, 4],
-      [2, 3, 2, 4],
-    ],
-    extra: { mask: floats([2, 7], noise(14, 3)) },
-    build: (g, [q, sharedKey, sharedValue, key, value]) => {
-      const shared = { key: sharedKey!, value: sharedValue!, shared: true };
-      return attend(g, q!, [shared, { key: key!, value: value!, shared: false }], named("mask"), 0.5);
-    },
+  repeatSecond: {
+    dims: [[2, 1, 3]],
+    build: (g, [x]) => math.repeatSecond(g, x!, g.int64s([3])),
   },
   recomputed: {
     dims: [[3, 4], [4, 4], [4]],
