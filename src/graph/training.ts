@@ -5,6 +5,7 @@ import { trainingAttention } from "./blocks/training-attention.ts";
 import { createGraph, type GraphBuilder } from "./builder.ts";
 import { headLoss, LOSS_COEFFICIENTS, LOSS_COLUMNS } from "./head-loss.ts";
 import type { GraphData, Value } from "./ir.ts";
+import { live } from "./live.ts";
 import type { LossName } from "./losses.ts";
 import { headMatrix, type LayerMatrix } from "./matrices.ts";
 import { gather, repeatRow } from "./ops/math.ts";
@@ -108,7 +109,7 @@ export function trainingGraph(checkpoint: Checkpoint, options: TrainingGraphOpti
       if (gradient) g.output(g.node("Identity", [gradient], { names: [gradientOf(name)] }));
     }
   }
-  return inOrder(g.build());
+  return inOrder(live(g.build()));
 }
 
 /** The LoRA inputs of all layers. */

@@ -44,7 +44,7 @@ test.runIf(process.platform === "linux")(
   async () => {
     const kept = await grownBytes(false);
     const again = await grownBytes(true);
-    // Measured: 559 and 87 MiB.
+    // Measured: 425 and 75 MiB.
     expect(again).toBeLessThan(kept / 3);
     for (const [measured, estimated] of [
       [kept, estimate(false)],

@@ -21,8 +21,8 @@ export function layerBytes(
   shape: BatchShape,
 ): number {
   const projected = (heads + 2 * kvHeads) * headDim;
-  // Two norms with what enters them; queries, keys and values; what attention yields, by head and by row; the MLP's four.
-  const perRow = 4 * hiddenSize + projected + 2 * heads * headDim + 4 * intermediateSize;
+  // Two norms with what enters them; queries, keys and values; what attention yields, by head and by row; gate and up.
+  const perRow = 4 * hiddenSize + projected + 2 * heads * headDim + 2 * intermediateSize;
   return SLACK * BYTES * (shape.rows * perRow + shape.pairs * heads);
 }
 
