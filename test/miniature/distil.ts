@@ -52,9 +52,9 @@ export async function distil(
         if (job.status === "succeeded") return job;
         throw new Error(`${route} ended as ${job.status}: ${JSON.stringify(job.error)}`);
       }
-      const { stage = "", part = "", phase = "" } = job.progress as Record<string, string>;
-      const now = `${stage || phase} ${part ?? ""}`.trim();
-      if (now !== last) print(`  ${now}`);
+      const { stage, part, phase } = job.progress as Record<string, string | null | undefined>;
+      const now = [stage ?? phase, part].filter(Boolean).join(" ");
+      if (now !== "" && now !== last) print(`  ${now}`);
       last = now;
     }
   };
