@@ -17,6 +17,7 @@ export interface Generated {
   questions: number;
   /** Why it ended before the last question; null: it did not. */
   stopped: "pause" | "cancel" | "budget" | null;
+  failure?: undefined;
 }
 
 /** Folder of a job's journal; it goes when the datasets are written. */
@@ -56,7 +57,7 @@ export async function generate(
         const brought = { trace: trace ?? null, known: knownOf(source, config, scoringTemperature(config)) };
         const asked = { row, question, solution, ...(config.from === "rows" ? brought : {}) };
         const asking = { client: job.id, priority: "job", signal: ending } as const;
-        const { record, spent } = await workOn(loaded, config, asked, asking);
+        const { record, spent } = await deps.patiently(() => workOn(loaded, config, asked, asking), ending);
         progress.spent(spent);
         return record;
       },

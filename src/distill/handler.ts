@@ -1,6 +1,6 @@
 /** A distillation job from where it stands to its end: questions → explanations → scores → rows, and what was asked for with them. */
 import { rm } from "node:fs/promises";
-import { fail } from "../errors.ts";
+import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
 import type { JobContext } from "../jobs/context.ts";
 import type { HandlerResult } from "../jobs/finish.ts";
 import type { DistillConfig } from "./config.ts";
@@ -18,7 +18,7 @@ export interface DistillResult {
   questions_used: number;
   questions: number;
   /** Why it ended with the rows it has. */
-  ended_by: "questions_used" | "target_rows" | "preview" | "budget" | "cancelled";
+  ended_by: "questions_used" | "target_rows" | "preview" | "budget" | "cancelled" | "failed";
 }
 
 export async function runDistillation(deps: DistillDeps, context: JobContext): Promise<HandlerResult> {
@@ -29,7 +29,8 @@ export async function runDistillation(deps: DistillDeps, context: JobContext): P
   requireSame(progress, dataset.contentHash);
   const rows = before ?? (await makeRows(deps, context, config, dataset, progress));
   if (!rows) return { outcome: "paused" };
-  const { outcome, result } = rows;
+  const { outcome, result, failure } = rows;
+  if (failure) throw fail(failure.code, failure.message);
   if (!config.finetune || outcome !== "succeeded") return { outcome, result };
   if (result.output_dataset === null) {
     throw fail(
@@ -54,6 +55,8 @@ export async function runDistillation(deps: DistillDeps, context: JobContext): P
 interface Made {
   outcome: "succeeded" | "cancelled" | "budget";
   result: DistillResult;
+  /** What ended it; the job fails with it, and has its rows all the same. */
+  failure?: ErrorBody;
 }
 
 /** Null: paused. */
@@ -66,13 +69,20 @@ async function makeRows(
 ): Promise<Made | null> {
   const { job, signal } = context;
   await progress.made("dataset_hash", dataset.contentHash);
-  const { questions, stopped } = await generate(deps, context, config, dataset, progress);
+  const { questions, stopped, failure } = await generate(deps, context, config, dataset, progress).catch(
+    (error: unknown) => {
+      if (signal.aborted || !(error instanceof PreceptorError)) throw error;
+      // A job that fails is over for good; hours of finished rows are not thrown away for it.
+      return { questions: progress.now.questions, stopped: null, failure: error };
+    },
+  );
   await progress.update({ stage: stopped === "pause" ? "generate" : "write" });
   if (stopped === "pause") return null;
   const written = await writeDatasets(deps, job, config, dataset, questions, signal);
   const made: Made = {
     outcome: stopped === "cancel" ? "cancelled" : stopped === "budget" ? "budget" : "succeeded",
-    result: resultOf(config, written, questions, dataset.count, stopped),
+    result: resultOf(config, written, questions, dataset.count, failure ? "failed" : stopped),
+    ...(failure ? { failure: failure.toBody() } : {}),
   };
   const { accepted, rejected } = written;
   await progress.update({ accepted, rejected });
@@ -86,7 +96,7 @@ function resultOf(
   { output, errors, accepted, rejected }: Written,
   used: number,
   all: number,
-  stopped: "cancel" | "budget" | null,
+  stopped: "cancel" | "budget" | "failed" | null,
 ): DistillResult {
   return {
     output_dataset: output,

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { DatasetRow } from "../../src/datasets/row.ts";
 import type { DistillConfig } from "../../src/distill/config.ts";
 import { type DistillResult, runDistillation } from "../../src/distill/handler.ts";
+import { fail } from "../../src/errors.ts";
 import { readJournal } from "../../src/jobs/journal.ts";
 import {
   claim,
@@ -215,6 +216,28 @@ describe("a distillation job", () => {
       reason: "unusable_question",
       detail: expect.stringMatching(/no reasoning_trace/),
     });
+  });
+
+  it("keeps what it has finished when a model fails it for good", async () => {
+    const run = newRun();
+    let asked = 0;
+    const failing = async (): Promise<never> => {
+      throw fail("backend_failed", "the server behind the teacher is gone");
+    };
+    const deps: typeof lab.deps = {
+      ...lab.deps,
+      async teach(model, signal) {
+        const held = await lab.deps.teach(model, signal);
+        const sample: typeof held.engine.sample = (request) =>
+          (++asked > 20 ? { [Symbol.asyncIterator]: () => ({ next: failing }) } : held.engine.sample(request)) as never;
+        return { ...held, engine: { ...held.engine, sample } };
+      },
+    };
+    await expect(runDistillation(deps, claim(run, distillConfig()))).rejects.toMatchObject({ code: "backend_failed" });
+    const { rows } = (run.progress as unknown as { made: { rows: { result: DistillResult } } }).made;
+    expect(rows.result).toMatchObject({ ended_by: "failed", accepted: expect.any(Number) });
+    expect(rows.result.accepted).toBeGreaterThan(0);
+    expect((await lab.rowsOf(rows.result.output_dataset)).length).toBe(rows.result.accepted);
   });
 
   it("does not go on with other rows than it began with", async () => {
