@@ -2,7 +2,7 @@
  * Reads a JSON body once, bounded and as strict UTF-8, before any route sees it. (`Request.json()` would replace broken
  * bytes by U+FFFD in silence and read without a limit.) Other media types are left to the routes that declare them.
  */
-import type { IncomingMessage } from "node:http";
+import { IncomingMessage } from "node:http";
 import type { MiddlewareHandler } from "hono";
 import { fail } from "../errors.ts";
 import type { ApiContext, ApiEnv } from "./context.ts";
@@ -53,8 +53,8 @@ async function readBounded(c: ApiContext, maxBytes: number): Promise<Uint8Array>
 
 /** From node-server straight off the socket: the web request around it costs more than all else that is done with a small body. */
 function bodyOf(c: ApiContext): AsyncIterator<Uint8Array> | undefined {
-  const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
-  if (incoming && !incoming.readableDidRead) return incoming.iterator({ destroyOnReturn: false });
+  const incoming = (c.env as { incoming?: unknown } | undefined)?.incoming;
+  if (incoming instanceof IncomingMessage && !incoming.readableDidRead) return incoming.iterator({ destroyOnReturn: false });
   return c.req.raw.body?.[Symbol.asyncIterator]();
 }
 
