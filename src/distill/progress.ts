@@ -32,6 +32,24 @@ export interface DistillProgress {
   made: Record<string, unknown>;
 }
 
+/** Before any worker has it. */
+export const NOTHING_YET: Omit<DistillProgress, "total_questions"> = {
+  step: 0,
+  stage: "generate",
+  part: null,
+  questions: 0,
+  accepted: 0,
+  rejected: {},
+  percent: 0,
+  eta_seconds: null,
+  tokens_sampled: 0,
+  tokens_scored: 0,
+  tokens_trained: 0,
+  tokens_per_second: null,
+  seconds: 0,
+  made: {},
+};
+
 export interface Progress {
   readonly now: DistillProgress;
   spent(spent: Spent): void;
@@ -61,23 +79,7 @@ export function createProgress(
   const before = context.job.progress as DistillProgress | null;
   const now: DistillProgress = before
     ? { ...before, tokens_per_second: null, eta_seconds: null }
-    : {
-        step: 0,
-        stage: "generate",
-        part: null,
-        questions: 0,
-        total_questions: count,
-        accepted: 0,
-        rejected: {},
-        percent: 0,
-        eta_seconds: null,
-        tokens_sampled: 0,
-        tokens_scored: 0,
-        tokens_trained: 0,
-        tokens_per_second: null,
-        seconds: 0,
-        made: {},
-      };
+    : { ...NOTHING_YET, total_questions: count };
   const earlier = { seconds: now.seconds, sampled: now.tokens_sampled };
   const begun = clock();
   let written = Number.NEGATIVE_INFINITY;

@@ -54,7 +54,8 @@ async function readBounded(c: ApiContext, maxBytes: number): Promise<Uint8Array>
 /** From node-server straight off the socket: the web request around it costs more than all else that is done with a small body. */
 function bodyOf(c: ApiContext): AsyncIterator<Uint8Array> | undefined {
   const incoming = (c.env as { incoming?: unknown } | undefined)?.incoming;
-  if (incoming instanceof IncomingMessage && !incoming.readableDidRead) return incoming.iterator({ destroyOnReturn: false });
+  if (incoming instanceof IncomingMessage && !incoming.readableDidRead)
+    return incoming.iterator({ destroyOnReturn: false });
   return c.req.raw.body?.[Symbol.asyncIterator]();
 }
 

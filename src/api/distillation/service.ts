@@ -3,7 +3,7 @@ import type { DistillConfig } from "../../distill/config.ts";
 import { JournalGone } from "../../distill/generate.ts";
 import type { DistillResult } from "../../distill/handler.ts";
 import { liveRows } from "../../distill/live-rows.ts";
-import type { DistillProgress } from "../../distill/progress.ts";
+import { type DistillProgress, NOTHING_YET } from "../../distill/progress.ts";
 import { newId } from "../../ids.ts";
 import type { JobQueue } from "../../jobs/queue.ts";
 import type { JobRecord } from "../../jobs/records.ts";
@@ -94,31 +94,18 @@ async function stored(
 const madeOf = ({ progress }: JobRecord): { result: DistillResult } | undefined =>
   (progress as DistillProgress | null)?.made.rows as { result: DistillResult } | undefined;
 
-const NO_PROGRESS: DistillationJob["progress"] = {
-  step: 0,
-  stage: "generate",
-  part: null,
-  questions: 0,
-  total_questions: null,
-  accepted: 0,
-  rejected: {},
-  percent: 0,
-  eta_seconds: null,
-  tokens_sampled: 0,
-  tokens_scored: 0,
-  tokens_trained: 0,
-  tokens_per_second: null,
-  seconds: 0,
-};
-
 function toResource(job: JobRecord): DistillationJob {
-  const { made: _, ...progress } = (job.progress ?? {}) as Partial<DistillProgress>;
+  const { made: _, ...progress } = {
+    ...NOTHING_YET,
+    total_questions: null,
+    ...(job.progress as DistillProgress | null),
+  };
   const rows = madeOf(job)?.result;
   return {
     id: job.id,
     object: "distillation.job",
     ...commonFields(job),
-    progress: { ...NO_PROGRESS, ...progress },
+    progress,
     output_dataset: rows?.output_dataset ?? null,
     error_dataset: rows?.error_dataset ?? null,
     ...(job.result ? { result: job.result as Record<string, unknown> } : {}),
