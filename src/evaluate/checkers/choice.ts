@@ -13,7 +13,10 @@ export const choice: Checker = {
 /** "answer is", "option:", and what dresses a letter. */
 const BEFORE = String.raw`\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b(?:\s+(?:choice|option))?\s*(?:is|:|=|\s)\s*:?\s*(?:(?:choice|option)\s+)?[*_$\\({[\s]{0,8}(?:(?:text|mathrm|mathbf)\{)?[({[]?`;
 
-/** The surest wording that occurs decides, and of several of one wording the last. */
+/**
+ * The surest wording that occurs decides, and of several of one wording the last. They are looked for where any run of blanks is
+ * one blank or line end: in a run of thousands, as small students write, they would try every way to share it out.
+ */
 const WORDINGS: readonly RegExp[] = [
   new RegExp(`${BEFORE}([A-E])(?![a-zA-Z'’])`, "g"),
   // "the answer is a number" names none.
@@ -39,9 +42,10 @@ export function letterOf(text: string): string | null {
     const alone = place === null ? null : ALONE.exec(place);
     if (alone) return alone[1]!.toUpperCase();
   }
+  const plain = end.replace(/\s+/g, (blanks) => (blanks.includes("\n") ? "\n" : " "));
   for (const wording of WORDINGS) {
     let last: string | null = null;
-    for (const match of end.matchAll(wording)) last = match[1]!;
+    for (const match of plain.matchAll(wording)) last = match[1]!;
     if (last !== null) return last.toUpperCase();
   }
   return null;

@@ -307,6 +307,12 @@ describe("hostile answers are bounded", () => {
       }
     }
   });
+  test("blanks behind a word that announces an answer are looked at once", () => {
+    for (const blank of [" ", "\n", " \n", "\t"]) {
+      expect(verdict("choice", `the answer${blank.repeat(10_000)}z`, "E").correct).toBe(false);
+      expect(verdict("choice", `the answer is${blank.repeat(10_000)}E`, "E").correct).toBe(true);
+    }
+  });
   test("any text is answered with a verdict", () => {
     const signs = fc.constantFrom(
       ..."0123456789+-*/^(){}[]|!,.%$\\ \n=xe".split(""),
