@@ -35,7 +35,14 @@ export const keepDataset =
       const written = await writer.finish();
       if (written.rows === 0) return null;
       signal.throwIfAborted();
-      await store.insert({ ...head, ...written, metadata: {} }, () => folder.place(folderOf(written.contentHash)));
+      try {
+        await store.insert({ ...head, ...written, metadata: {} }, () => folder.place(folderOf(written.contentHash)));
+      } catch (error) {
+        // A worker that has lost the job, and does not know it yet, may have been quicker with the same rows.
+        const meanwhile = await store.find(head.id);
+        if (!meanwhile) throw error;
+        return { id: meanwhile.id, rows: meanwhile.rows };
+      }
       return { id: head.id, rows: written.rows };
     } finally {
       await folder.discard();

@@ -2,9 +2,10 @@
 import { rm } from "node:fs/promises";
 import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
 import type { JobContext } from "../jobs/context.ts";
+import { isAway } from "../jobs/fenced.ts";
 import type { HandlerResult } from "../jobs/finish.ts";
 import type { DistillConfig } from "./config.ts";
-import { generate, journalFolder, questionsOf } from "./generate.ts";
+import { type Generated, generate, journalFolder, questionsOf } from "./generate.ts";
 import type { DistillDeps } from "./job-deps.ts";
 import { type Written, writeDatasets } from "./output.ts";
 import { createProgress, type Progress } from "./progress.ts";
@@ -29,6 +30,7 @@ export async function runDistillation(deps: DistillDeps, context: JobContext): P
   requireSame(progress, dataset.contentHash);
   const rows = before ?? (await makeRows(deps, context, config, dataset, progress));
   if (!rows) return { outcome: "paused" };
+  await rm(journalFolder(deps.artifacts, context.job.id), { recursive: true, force: true });
   const { outcome, result, failure } = rows;
   if (failure) throw fail(failure.code, failure.message);
   if (!config.finetune || outcome !== "succeeded") return { outcome, result };
@@ -59,6 +61,13 @@ interface Made {
   failure?: ErrorBody;
 }
 
+/** How far it came with its questions, and why no further. */
+interface Ending {
+  questions: number;
+  stopped: Generated["stopped"];
+  failure?: ErrorBody | undefined;
+}
+
 /** Null: paused. */
 async function makeRows(
   deps: DistillDeps,
@@ -69,26 +78,32 @@ async function makeRows(
 ): Promise<Made | null> {
   const { job, signal } = context;
   await progress.made("dataset_hash", dataset.contentHash);
-  const { questions, stopped, failure } = await generate(deps, context, config, dataset, progress).catch(
-    (error: unknown) => {
-      if (signal.aborted || !(error instanceof PreceptorError)) throw error;
-      // A job that fails is over for good; hours of finished rows are not thrown away for it.
-      return { questions: progress.now.questions, stopped: null, failure: error };
-    },
-  );
+  const { questions, stopped, failure } = (progress.now.made.ending as Ending | undefined) ?? (await make());
   await progress.update({ stage: stopped === "pause" ? "generate" : "write" });
   if (stopped === "pause") return null;
+  // Datasets stay as they were first written: a worker that is killed between them must not come to another end.
+  await progress.made("ending", { questions, stopped, ...(failure ? { failure } : {}) });
   const written = await writeDatasets(deps, job, config, dataset, questions, signal);
   const made: Made = {
     outcome: stopped === "cancel" ? "cancelled" : stopped === "budget" ? "budget" : "succeeded",
     result: resultOf(config, written, questions, dataset.count, failure ? "failed" : stopped),
-    ...(failure ? { failure: failure.toBody() } : {}),
+    ...(failure ? { failure } : {}),
   };
   const { accepted, rejected } = written;
   await progress.update({ accepted, rejected });
   await progress.made("rows", made);
-  await rm(journalFolder(deps.artifacts, job.id), { recursive: true, force: true });
   return made;
+
+  async function make(): Promise<Ending> {
+    try {
+      return await generate(deps, context, config, dataset, progress);
+    } catch (error) {
+      // While the database is away nothing has failed: the job is given back, and goes on.
+      if (signal.aborted || !(error instanceof PreceptorError) || isAway(error)) throw error;
+      // A job that fails is over for good; hours of finished rows are not thrown away for it.
+      return { questions: progress.now.questions, stopped: null, failure: error.toBody() };
+    }
+  }
 }
 
 function resultOf(

@@ -1,5 +1,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createFileArtifacts } from "../../src/artifacts/files.ts";
+import { keepDataset } from "../../src/datasets/keep.ts";
 import type { DatasetRow } from "../../src/datasets/row.ts";
 import type { DistillConfig } from "../../src/distill/config.ts";
 import { type DistillResult, runDistillation } from "../../src/distill/handler.ts";
@@ -238,6 +240,62 @@ describe("a distillation job", () => {
     expect(rows.result).toMatchObject({ ended_by: "failed", accepted: expect.any(Number) });
     expect(rows.result.accepted).toBeGreaterThan(0);
     expect((await lab.rowsOf(rows.result.output_dataset)).length).toBe(rows.result.accepted);
+  });
+
+  it("is given back, not failed, while the database is away", async () => {
+    const run = newRun();
+    const teach = async (): Promise<never> => {
+      throw fail("database_unavailable", "the database does not answer");
+    };
+    const away = runDistillation({ ...lab.deps, teach }, claim(run, distillConfig()));
+    await expect(away).rejects.toMatchObject({ code: "database_unavailable" });
+    expect((run.progress as unknown as { made: object }).made).not.toHaveProperty("rows");
+    expect((await whole(distillConfig(), run)).result.accepted).toBe(40);
+  });
+
+  it("killed between its datasets, it comes to the end it had decided on", async () => {
+    const run = newRun();
+    let asked = 0;
+    const teach: typeof lab.deps.teach = async (model, signal) => {
+      const held = await lab.deps.teach(model, signal);
+      const sample: typeof held.engine.sample = (request) => {
+        if (++asked > 20) throw fail("backend_failed", "the server behind the teacher is gone");
+        return held.engine.sample(request);
+      };
+      return { ...held, engine: { ...held.engine, sample } };
+    };
+    const ending = new AbortController();
+    const keep: typeof lab.deps.keep = async (head, write, signal) => {
+      const kept = await lab.deps.keep(head, write, signal);
+      ending.abort();
+      return kept;
+    };
+    const killed = claim(run, distillConfig(), { signal: ending.signal });
+    await expect(runDistillation({ ...lab.deps, teach, keep }, killed)).rejects.toThrow();
+    // The teacher is back; what was written already must agree with what is said of it.
+    await expect(runDistillation(lab.deps, claim(run, distillConfig()))).rejects.toMatchObject({
+      code: "backend_failed",
+    });
+    const { rows } = (run.progress as unknown as { made: { rows: { result: DistillResult } } }).made;
+    expect((await lab.rowsOf(rows.result.output_dataset)).length).toBe(rows.result.accepted);
+    await expect(stat(journalOf(lab.deps.artifacts, run.job))).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  it("leaves a dataset to a worker that was quicker with it", async () => {
+    const { result } = await whole(distillConfig());
+    const [made] = lab.datasets.filter(({ id }) => id === result.output_dataset);
+    const heads = {
+      find: async () => undefined as typeof made,
+      insert: async () => Promise.reject(new Error("unique")),
+    };
+    const artifacts = createFileArtifacts({ directory: lab.deps.artifacts });
+    const keep = keepDataset({ store: heads, artifacts });
+    const head = { id: made!.id, name: null, source: made!.source };
+    const write: Parameters<typeof keep>[1] = async (writer) => {
+      heads.find = async () => made;
+      await writer.add({ question: "q", solution: "s" });
+    };
+    expect(await keep(head, write, new AbortController().signal)).toEqual({ id: made!.id, rows: made!.rows });
   });
 
   it("does not go on with other rows than it began with", async () => {
