@@ -72,7 +72,7 @@ export interface JobQueue extends HeldJobs {
   bestCheckpoint(jobId: string): Promise<CheckpointRecord | undefined>;
   listCheckpoints(query: PageQuery & { jobId?: string | undefined }): Promise<Page<CheckpointRecord>>;
   removeCheckpoint(id: string): Promise<boolean>;
-  /** Unfinished jobs in whose configuration this text stands. */
+  /** Unfinished jobs in whose configuration, or in what they have made so far, this text stands. */
   needing(text: string): Promise<string[]>;
   counts(): Promise<JobCount[]>;
 }

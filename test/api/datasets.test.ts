@@ -390,7 +390,16 @@ describeDatabases("datasets", ({ database }) => {
     const refused = await call("DELETE", `/v1/datasets/${b!.body.id}`);
     expect([refused.status, refused.body.error.code]).toEqual([409, "conflict"]);
     expect(refused.body.error.message).toContain("tjob_");
+    // The beginning of an id is no id, whatever stands in a job.
+    expect((await call("DELETE", "/v1/datasets/ds_")).status).toBe(404);
     await queue.cancel(`tjob_${b!.body.id}`);
+    // One that a job has made, and is going to train on.
+    await queue.insert({ id: `djob_${b!.body.id}`, kind: "distillation", config: {}, configHash: "h", seed: 1 });
+    const job = await queue.claim({ owner: "o", kinds: ["distillation"], leaseMs: 60_000 });
+    const lease = { jobId: job!.id, token: job!.leaseToken };
+    await queue.writeProgress(lease, { step: 1, made: { rows: { result: { output_dataset: b!.body.id } } } });
+    expect((await call("DELETE", `/v1/datasets/${b!.body.id}`)).status).toBe(409);
+    await queue.finish(lease, { outcome: "succeeded" });
     expect(existsSync(folderOf(b!.body))).toBe(true);
     expect((await call("DELETE", `/v1/datasets/${b!.body.id}`)).status).toBe(200);
     expect(existsSync(folderOf(b!.body))).toBe(false);

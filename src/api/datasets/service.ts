@@ -121,6 +121,8 @@ export function createDatasetService(deps: DatasetServiceDeps): DatasetService {
     },
 
     async remove(id) {
+      // First: `usedBy` looks for a text, and finds the beginning of an id as well.
+      await opener.find(id);
       const user = await usedBy(id);
       if (user !== undefined) {
         throw fail("conflict", `${user} is not finished and needs ${id}; cancel it first, or delete this later`);
