@@ -1,7 +1,8 @@
 /** Scores that stored rows bring along: other coefficients need no new forward pass, only their parts put together anew. */
 
+import { createHash } from "node:crypto";
 import type { Violation } from "../rlt/completion.ts";
-import type { Coefficients } from "../rlt/reward.ts";
+import { type Coefficients, emptyKl } from "../rlt/reward.ts";
 import type { DistillConfig } from "./config.ts";
 import type { SourceRow } from "./job-deps.ts";
 import type { Question } from "./question.ts";
@@ -18,7 +19,7 @@ export interface Known {
 interface Provenance {
   teacher: string | null;
   student: string | null;
-  scoring: { temperature: number; estimator: string };
+  scoring: { temperature: number; estimator: string; k: number; text_hash: string };
   completion_tokens: number;
   violations: Violation[];
   score: Record<string, number | null> & { text_tokens: number };
@@ -26,16 +27,29 @@ interface Provenance {
   surprise: QuestionRecord["surprise"];
 }
 
-/** Undefined: other models read it, or in another way, or nobody did. */
-export function knownOf({ provenance }: SourceRow, config: DistillConfig, temperature: number): Known | undefined {
-  const said = provenance as Partial<Provenance> | undefined;
-  const { score, tokens, scoring, violations, completion_tokens: length } = said ?? {};
-  if (!said || !score || !tokens || !scoring || !violations || length === undefined) return undefined;
+/** Of what was read: a row whose text was edited since has to be read again. */
+export function hashOfTexts({ question, solution }: Pick<SourceRow, "question" | "solution">, trace: string): string {
+  return createHash("sha256")
+    .update(JSON.stringify([question, solution, trace]))
+    .digest("hex")
+    .slice(0, TEXT_HASH_DIGITS);
+}
+
+/** 64 bits: no two rows of a dataset are taken for each other. */
+const TEXT_HASH_DIGITS = 16;
+
+/** Undefined: other models read it, or in another way, or another text, or nobody did. */
+export function knownOf(row: SourceRow, config: DistillConfig, temperature: number): Known | undefined {
+  const said = row.provenance;
+  if (!isProvenance(said)) return undefined;
+  const { score, tokens, scoring, violations, completion_tokens: length } = said;
   const same =
     said.student === config.student &&
     said.teacher === config.teacher &&
     scoring.temperature === temperature &&
-    scoring.estimator === config.kl.estimator;
+    scoring.estimator === config.kl.estimator &&
+    (scoring.estimator !== "topk_tail" || scoring.k === config.kl.k) &&
+    scoring.text_hash === hashOfTexts(row, row.reasoning_trace ?? "");
   const mean = score["solution.logprob_mean"];
   const min = score["solution.logprob_min"];
   if (!same || typeof mean !== "number" || typeof min !== "number") return undefined;
@@ -54,22 +68,61 @@ export function knownOf({ provenance }: SourceRow, config: DistillConfig, temper
   };
 }
 
-export function judgedAgain({ row, trace }: Question, known: Known, { coefficients }: DistillConfig): QuestionRecord {
+/** Rows come from anywhere: what only looks like ours is read again. */
+function isProvenance(said: unknown): said is Provenance {
+  const { score, tokens, scoring, violations, completion_tokens: length, surprise } = fieldsOf(said);
+  const { thought, solution } = fieldsOf(tokens);
+  const isNumber = (value: unknown): boolean => typeof value === "number";
+  const areNumbers = (value: unknown): boolean => Array.isArray(value) && value.every(isNumber);
+  const isSurprise = (value: unknown): boolean => value == null || isNumber(fieldsOf(value).mean);
+  const { ends, logprobs, kl } = fieldsOf(thought);
+  const read = fieldsOf(solution);
+  return (
+    isNumber(fieldsOf(score).text_tokens) &&
+    typeof scoring === "object" &&
+    scoring !== null &&
+    isNumber(length) &&
+    Array.isArray(violations) &&
+    violations.every((each) => typeof each === "string") &&
+    [ends, logprobs, read.ends, read.logprobs].every(areNumbers) &&
+    Array.isArray(kl) &&
+    kl.every((value) => value === null || isNumber(value)) &&
+    Object.values(fieldsOf(surprise)).every(isSurprise)
+  );
+}
+
+const fieldsOf = (value: unknown): Record<string, unknown> =>
+  typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+
+export function judgedAgain(
+  { row, trace }: Question,
+  known: Known,
+  { coefficients, teacher }: DistillConfig,
+): QuestionRecord {
   const { score, surprise, tokens, violations } = known;
   const explanation = trace ?? "";
   return {
     row,
     surprise,
     samples: [
-      { sample: 0, explanation, tokens, finish: null, violations, score: withCoefficients(score, coefficients) },
+      {
+        sample: 0,
+        explanation,
+        tokens,
+        finish: null,
+        violations,
+        score: withCoefficients(score, coefficients, teacher),
+      },
     ],
   };
 }
 
-/** Equations of src/rlt/reward.ts, from the parts. */
-function withCoefficients(score: Known["score"], { solution: s, kl: k }: Coefficients): ScoreRecord {
+/** Equations of src/rlt/reward.ts, from the parts. With a teacher, no KL means that there was nothing to compare. */
+function withCoefficients(score: Known["score"], coefficients: Coefficients, teacher: string | null): ScoreRecord {
+  const { solution: s, kl: k } = coefficients;
   const { logprob_mean, logprob_min } = score.solution;
   const solution = { logprob_mean, logprob_min, reward: s.mean * logprob_mean + s.min * logprob_min };
   const kl = score.kl && { ...score.kl, reward: -(k.mean * score.kl.mean + k.max * score.kl.max) };
-  return { ...score, solution, kl, reward: solution.reward + (kl?.reward ?? 0) + score.penalty };
+  const cost = kl ?? (teacher === null ? null : emptyKl(coefficients));
+  return { ...score, solution, kl, reward: solution.reward + (cost?.reward ?? 0) + score.penalty };
 }

@@ -7,6 +7,7 @@ import { derivedSeed } from "../train/seeds.ts";
 import type { DistillConfig } from "./config.ts";
 import { type Outcome, outcomes } from "./generate.ts";
 import type { DistillDeps, SourceDataset, SourceRow } from "./job-deps.ts";
+import { hashOfTexts } from "./known.ts";
 import { scoringTemperature } from "./question.ts";
 import { type Rank, ranksOf } from "./ranks.ts";
 import { partsOf, type SampleRecord, type ScoreRecord } from "./records.ts";
@@ -136,9 +137,9 @@ function origin({ record }: Outcome, job: string, config: DistillConfig): object
   return { job, row: record.row, teacher, student, attempts: record.samples.length, surprise: record.surprise };
 }
 
-function sampleOf(sample: SampleRecord, { record }: Outcome, config: DistillConfig): object {
+function sampleOf(sample: SampleRecord, { row, record }: Outcome, config: DistillConfig): object {
   const { score } = sample;
-  const { from, sampling, seed } = config;
+  const { from, sampling, seed, kl } = config;
   return {
     ...(from === "rows"
       ? {}
@@ -153,7 +154,7 @@ function sampleOf(sample: SampleRecord, { record }: Outcome, config: DistillConf
     score: score && { ...partsOf(sample, record.surprise), text_tokens: score.text_tokens },
     ...(score
       ? {
-          scoring: { temperature: scoringTemperature(config), estimator: config.kl.estimator },
+          scoring: { temperature: scoringTemperature(config), ...kl, text_hash: hashOfTexts(row, sample.explanation) },
           tokens: short(score.tokens),
         }
       : {}),

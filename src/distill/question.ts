@@ -3,8 +3,8 @@ import { mapLimited } from "../concurrency.ts";
 import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
 import { judgeFormat, parseCompletion } from "../rlt/completion.ts";
 import { problemSurprise, surpriseOf } from "../rlt/familiarity.ts";
-import { studentFormat, teacherFormat } from "../rlt/formats.ts";
-import { teacherPrompt } from "../rlt/prompts.ts";
+import { type StudentFormat, studentFormat, teacherFormat } from "../rlt/formats.ts";
+import { studentText, teacherPrompt } from "../rlt/prompts.ts";
 import type { Asking, ScoringModel } from "../rlt/reading.ts";
 import type { Sampled } from "../rlt/sampled.ts";
 import { type Score, scoreExplanation, solutionBelief } from "../rlt/score.ts";
@@ -143,6 +143,9 @@ function createJudge(
   const temperature = scoringTemperature(config);
   const { coefficients, kl } = config;
 
+  let counted: Promise<number> | undefined;
+  const ending = (): Promise<number> => (counted ??= endOfTurn(reader!));
+
   async function score(draft: Draft): Promise<Score> {
     const found = await scoreExplanation(
       reader!,
@@ -188,7 +191,8 @@ function createJudge(
       try {
         const found = await score(draft);
         const tokens = draft.sampled ? record.tokens : (found.tokens?.thought.length ?? 0);
-        return { ...record, tokens, violations: found.format.violations, score: noted(found) };
+        const textTokens = found.textTokens + (await ending());
+        return { ...record, tokens, violations: found.format.violations, score: noted(found, textTokens) };
       } catch (error) {
         const parsed = parseCompletion(completion, close);
         const { violations } = judgeFormat(parsed, reader.format, controlTokens(reader.text), false);
@@ -210,7 +214,17 @@ function modelOf({ engine, text, adapter }: ServedModel): Omit<ScoringModel<neve
   return { engine, text, adapter };
 }
 
-function noted({ reward, solution, kl, format, textTokens, tokens }: Score): ScoreRecord {
+/** Tokens of the end of the student's turn: nothing that a score looks at, but a student that learns the row learns it too. */
+async function endOfTurn({ text, format }: Pick<ScoringModel<StudentFormat>, "text" | "format">): Promise<number> {
+  const request = studentText(format, "", "", "");
+  const [open, ended] = await Promise.all([
+    text.encodePrompt(request),
+    text.encodePrompt({ ...request, endOfTurn: true }),
+  ]);
+  return ended.ids.length - open.ids.length;
+}
+
+function noted({ reward, solution, kl, format, tokens }: Score, textTokens: number): ScoreRecord {
   return {
     reward,
     solution: { ...solution },

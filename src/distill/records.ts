@@ -31,7 +31,7 @@ export interface ScoreRecord {
   solution: { logprob_mean: number; logprob_min: number; reward: number };
   kl: { mean: number; max: number; reward: number } | null;
   penalty: number;
-  /** Tokens of the whole text as the student reads it. */
+  /** Tokens of the whole text as the student learns it: with the end of its turn. */
   text_tokens: number;
   /** What each token cost the student, so that other coefficients need no new forward pass. */
   tokens: { thought: TokenValues; solution: Omit<TokenValues, "kl"> };

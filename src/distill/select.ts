@@ -114,6 +114,10 @@ function faultOf(
   if (filters.not_leaked !== null && isLeaked(sample.explanation, solution, filters.not_leaked)) {
     return { reason: "solution_leaked" };
   }
+  // Beyond the whole context there is no score, only the error that says so.
+  if (filters.fits_context !== null && sample.error?.code === "context_length_exceeded") {
+    return { reason: "too_long", detail: sample.error.message };
+  }
   const needed = select.where !== null || select.rule === "best" || filters.fits_context !== null;
   if (needed && sample.error) return { reason: "unscored", detail: sample.error.message };
   const length = sample.score?.text_tokens ?? 0;

@@ -5,8 +5,11 @@ import { keepDataset } from "../../src/datasets/keep.ts";
 import type { DatasetRow } from "../../src/datasets/row.ts";
 import type { DistillConfig } from "../../src/distill/config.ts";
 import { type DistillResult, runDistillation } from "../../src/distill/handler.ts";
+import { judgedAgain } from "../../src/distill/known.ts";
 import { fail } from "../../src/errors.ts";
 import { readJournal } from "../../src/jobs/journal.ts";
+import { studentFormat } from "../../src/rlt/formats.ts";
+import { studentRow } from "../../src/train/rows.ts";
 import {
   claim,
   type DistillLab,
@@ -242,6 +245,17 @@ describe("a distillation job", () => {
     expect((await lab.rowsOf(rows.result.output_dataset)).length).toBe(rows.result.accepted);
   });
 
+  it("counts a row as long as a student that learns it finds it", async () => {
+    const { result } = await whole(distillConfig({ preview: 2 }));
+    const [row] = await lab.rowsOf(result.output_dataset);
+    const { text, format } = await lab.deps.serve("mini@1", new AbortController().signal);
+    const { question, solution, reasoning_trace: explanation = "", provenance } = row!;
+    const { ids } = await studentRow(text, studentFormat(format), { question, solution, explanation });
+    // What was sampled need not be what tokenising its text gives.
+    const drawn = provenance as { score: { text_tokens: number } };
+    expect(drawn.score.text_tokens).toBe(ids.length);
+  });
+
   it("is given back, not failed, while the database is away", async () => {
     const run = newRun();
     const teach = async (): Promise<never> => {
@@ -385,5 +399,51 @@ describe("re-ranking", () => {
     await expect(runDistillation(deps, claim(newRun(), rescoring({ student: "other@1" })))).rejects.toThrow(
       /was asked/,
     );
+  });
+
+  it("reads again what was edited since, was read with another k, or only looks like a score", async () => {
+    const kl = { estimator: "topk_tail", k: 4 } as const;
+    const { result } = await runDistillation(over(traces()), claim(newRun(), rescoring({ kl })));
+    const [first] = (await lab.rowsOf((result as DistillResult).output_dataset)) as ReturnType<typeof questions>;
+    const asks = async (row: object, changes: Partial<DistillConfig> = {}): Promise<boolean> => {
+      let asked = false;
+      const serve: typeof lab.deps.serve = (model, signal) => {
+        asked = true;
+        return lab.deps.serve(model, signal);
+      };
+      const deps = { ...over([row] as ReturnType<typeof questions>), serve };
+      const again = await runDistillation(deps, claim(newRun(), rescoring({ kl, ...changes })));
+      expect(again.result).toMatchObject({ accepted: 1 });
+      return asked;
+    };
+    const { provenance } = first!;
+    expect(await asks(first!)).toBe(false);
+    expect(await asks({ ...first, reasoning_trace: `${first!.reasoning_trace}!` })).toBe(true);
+    expect(await asks({ ...first, solution: "9" })).toBe(true);
+    expect(await asks(first!, { kl: { ...kl, k: 5 } })).toBe(true);
+    for (const [field, value] of Object.entries({
+      tokens: 1,
+      violations: "none",
+      surprise: { student: 3 },
+      score: [],
+    })) {
+      expect(await asks({ ...first, provenance: { ...provenance, [field]: value } })).toBe(true);
+    }
+  });
+
+  it("an explanation that was empty costs as much when its score is put together again", async () => {
+    const config = distillConfig({ from: "rows", samples_per_question: 1 });
+    const nothing = { ends: [], logprobs: [], kl: [] };
+    const score = {
+      solution: { logprob_mean: -2, logprob_min: -4, reward: 0 },
+      kl: null,
+      penalty: -1,
+      text_tokens: 9,
+      tokens: { thought: nothing, solution: nothing },
+    };
+    const known = { score, surprise: { teacher: null, student: null }, tokens: 0, violations: [] };
+    const { samples } = judgedAgain({ row: 0, question: "q", solution: "s" }, known, config);
+    expect(samples[0]!.score).toMatchObject({ kl: null });
+    expect(samples[0]!.score!.reward).toBeCloseTo(-2 - 0.04 - 1 - 3.03, 9);
   });
 });

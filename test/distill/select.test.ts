@@ -52,7 +52,8 @@ describe("selection", () => {
     const selection = createSelection({ select: { rule: "all", where }, filters, target_rows: null }, null);
     const long = sample(3, -1);
     long.score!.text_tokens = 61;
-    const error = fail("context_length_exceeded", "too long to read").toBody();
+    const error = fail("invalid_value", "no token of its own").toBody();
+    const longest = fail("context_length_exceeded", "too long to read").toBody();
     const { verdicts } = selection.take(
       record(0, [
         sample(0, -1, { violations: ["missing_closing_tag"] }),
@@ -61,18 +62,20 @@ describe("selection", () => {
         long,
         sample(4, -2.5),
         sample(5, -2),
+        sample(6, -2, { score: null, error: longest }),
       ]),
       SOLUTION,
     );
     expect(verdicts.map(({ reason, detail }) => [reason, detail])).toEqual([
       ["format", "missing_closing_tag"],
       ["solution_leaked", undefined],
-      ["unscored", "too long to read"],
+      ["unscored", "no token of its own"],
       ["too_long", "61 tokens, at most 60"],
       ["below_threshold", "reward is -2.5, not gte -2"],
       [null, undefined],
+      ["too_long", "too long to read"],
     ]);
-    expect(selection.rejected).toEqual({ format: 1, solution_leaked: 1, unscored: 1, too_long: 1, below_threshold: 1 });
+    expect(selection.rejected).toEqual({ format: 1, solution_leaked: 1, unscored: 1, too_long: 2, below_threshold: 1 });
   });
 
   it("takes the next best one where the best is nearly a copy of an accepted one", () => {
