@@ -1,5 +1,5 @@
-/** The page's style sheet: system fonts, two colour schemes, nothing loaded from elsewhere. */
-export const STYLE = `
+/** Colours of every page, light and dark. */
+export const PALETTE = `
 :root {
   color-scheme: light dark;
   --paper: #fbfaf7; --card: #ffffff; --ink: #1d2430; --soft: #5b6575; --line: #e3e0d8;
@@ -13,7 +13,10 @@ export const STYLE = `
     --code: #0e1116;
   }
 }
-* { box-sizing: border-box; }
+`;
+
+/** The start page's style sheet: system fonts, two colour schemes, nothing loaded from elsewhere. */
+export const STYLE = `${PALETTE}* { box-sizing: border-box; }
 body {
   margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;

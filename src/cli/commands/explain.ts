@@ -1,12 +1,12 @@
 import type { Command } from "commander";
 import { nameOf } from "../../api/models/named.ts";
+import { fixed, seconds } from "../../numbers.ts";
+import { sanitise } from "../../sanitise.ts";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import { resolveTexts, type Texts } from "../input.ts";
 import { integer, number } from "../options.ts";
 import type { ChoiceBody, ExplanationBody } from "../server/types.ts";
-import { fixed, seconds } from "../terminal/numbers.ts";
-import { sanitise } from "../terminal/sanitise.ts";
 import { formatTable } from "../terminal/table.ts";
 import { chooseModel } from "./models-of-server.ts";
 

@@ -1,6 +1,6 @@
 import type { Precision } from "../../engine/engine.ts";
+import { bytes, fixed, signed } from "../../numbers.ts";
 import type { Quality } from "../quality/quality.ts";
-import { bytes, fixed, signed } from "../terminal/numbers.ts";
 import { formatTable } from "../terminal/table.ts";
 
 /** The table below the facts. `needs`: bytes that loading at a precision would take. */

@@ -10,12 +10,12 @@ import { materialiseGguf } from "../../model/gguf/materialise.ts";
 import { inspectModel, type ModelInspection } from "../../model/inspect.ts";
 import { openCheckpoint } from "../../model/open.ts";
 import { parseModelSource, resolveLocalModel } from "../../model/source.ts";
+import { bytes, count } from "../../numbers.ts";
+import { sanitiseLine } from "../../sanitise.ts";
 import { createTextService } from "../../text/client.ts";
 import type { CliContext } from "../context.ts";
 import { CliError, usage } from "../errors.ts";
 import { type Quality, qualityOf } from "../quality/quality.ts";
-import { bytes, count } from "../terminal/numbers.ts";
-import { sanitiseLine } from "../terminal/sanitise.ts";
 import { type StatusStream, statusLine } from "../terminal/status-line.ts";
 import { describeQuality } from "./models-inspect-quality.ts";
 

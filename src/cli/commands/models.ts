@@ -1,9 +1,9 @@
 import type { Command } from "commander";
+import { count } from "../../numbers.ts";
+import { sanitiseLine } from "../../sanitise.ts";
 import type { CliContext } from "../context.ts";
 import { number } from "../options.ts";
 import type { ModelBody } from "../server/types.ts";
-import { count } from "../terminal/numbers.ts";
-import { sanitiseLine } from "../terminal/sanitise.ts";
 import { formatTable } from "../terminal/table.ts";
 import type { InspectOptions } from "./models-inspect.ts";
 import { listModels } from "./models-of-server.ts";

@@ -1,12 +1,12 @@
 import { type Command, Option } from "commander";
 import { nameOf } from "../../api/models/named.ts";
+import { fixed } from "../../numbers.ts";
+import { sanitiseLine } from "../../sanitise.ts";
 import type { CliContext } from "../context.ts";
 import { CliError, usage } from "../errors.ts";
 import { resolveTexts, type Texts } from "../input.ts";
 import { integer, number } from "../options.ts";
 import type { ExplanationBody, ScoreBody, ScoresBody } from "../server/types.ts";
-import { fixed } from "../terminal/numbers.ts";
-import { sanitiseLine } from "../terminal/sanitise.ts";
 import { scoreSummary } from "../terminal/score-summary.ts";
 import { scoreView } from "../terminal/score-view.ts";
 import { formatTable } from "../terminal/table.ts";

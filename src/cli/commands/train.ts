@@ -2,11 +2,11 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Command } from "commander";
 import type { TrainingJob } from "../../api/training/jobs/schemas.ts";
+import { sanitiseLine } from "../../sanitise.ts";
 import type { CliContext } from "../context.ts";
 import { CliError, usage } from "../errors.ts";
 import type { Client } from "../server/client.ts";
 import type { ListBody } from "../server/types.ts";
-import { sanitiseLine } from "../terminal/sanitise.ts";
 import { statusLine } from "../terminal/status-line.ts";
 import { formatTable } from "../terminal/table.ts";
 

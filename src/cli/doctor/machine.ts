@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { statfs } from "node:fs/promises";
 import { availableParallelism, freemem, totalmem } from "node:os";
-import { bytes } from "../terminal/numbers.ts";
+import { bytes } from "../../numbers.ts";
 import { bad, type Finding, ok, warn } from "./check.ts";
 import { nearestExisting } from "./storage.ts";
 

@@ -1,7 +1,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { openCheckpoint } from "../../model/open.ts";
-import { count } from "../terminal/numbers.ts";
+import { count } from "../../numbers.ts";
 import { type Finding, ok, warn } from "./check.ts";
 
 /** Models that lie directly in the models directories, each opened as registering it would. */

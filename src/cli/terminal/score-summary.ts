@@ -1,6 +1,6 @@
 import { nameOf } from "../../api/models/named.ts";
+import { fixed, percent, signed } from "../../numbers.ts";
 import type { ScoreBody } from "../server/types.ts";
-import { fixed, percent, signed } from "./numbers.ts";
 import type { Style } from "./style.ts";
 
 /** The reward and where it comes from, in a few lines. */

@@ -1,8 +1,8 @@
+import { fixed, percent } from "../../numbers.ts";
+import { sanitise, sanitiseLine } from "../../sanitise.ts";
 import type { ScoreBody, SolutionToken, ThoughtToken, Tokens } from "../server/types.ts";
 import { coloursOf, DIVERGENCE, type HeatScale, legend, SURPRISE } from "./heat.ts";
-import { fixed, percent } from "./numbers.ts";
 import { type Piece, toPieces, type ViewToken } from "./pieces.ts";
-import { sanitise, sanitiseLine } from "./sanitise.ts";
 import type { Style } from "./style.ts";
 import { formatTable } from "./table.ts";
 
