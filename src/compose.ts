@@ -13,6 +13,7 @@ import { registerFound } from "./api/models/found.ts";
 import { createPreparation } from "./api/models/preparation.ts";
 import { createModelService } from "./api/models/service.ts";
 import { withTextsOfRemotes } from "./api/models/texts.ts";
+import { createReportService } from "./api/reports/service.ts";
 import { apiRoutes } from "./api/routes.ts";
 import { createScoreService } from "./api/scores/service.ts";
 import { createEstimateService } from "./api/training/estimates/service.ts";
@@ -280,6 +281,7 @@ async function build(
   );
   gaugeJobs(metrics, queue);
   const checking = { models, datasets: source, allowedHosts: config.allowedHosts, random: Math.random };
+  const distillations = createDistillationService({ ...checking, queue, opener: datasets, artifacts: artifactsDir });
   const app = createApp({
     routes: [
       ...apiRoutes({
@@ -298,7 +300,13 @@ async function build(
           bases: models,
         }),
         datasets,
-        distillations: createDistillationService({ ...checking, queue, opener: datasets, artifacts: artifactsDir }),
+        distillations,
+        reports: createReportService({
+          ...{ datasets, queue, now },
+          findJob: distillations.find,
+          artifacts: artifactsDir,
+          version: VERSION,
+        }),
         now: Date.now,
         random: Math.random,
       }),

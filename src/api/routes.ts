@@ -12,6 +12,8 @@ import type { ExplanationService } from "./explanations/service.ts";
 import { modelRoutes } from "./models/routes.ts";
 import type { ModelService } from "./models/service.ts";
 import { createOpenaiApi } from "./openai/compose.ts";
+import { reportRoutes } from "./reports/routes.ts";
+import type { ReportService } from "./reports/service.ts";
 import { scoreRoutes } from "./scores/routes.ts";
 import type { ScoreService } from "./scores/service.ts";
 import { estimateRoutes } from "./training/estimates/routes.ts";
@@ -35,6 +37,7 @@ export interface Services {
   checkpoints: CheckpointService;
   datasets: DatasetService;
   distillations: DistillationService;
+  reports: ReportService;
   /** Milliseconds. */
   now: () => number;
   /** A number in [0, 1). */
@@ -44,7 +47,7 @@ export interface Services {
 /** Every resource, in the order in which the document lists them. */
 export function apiRoutes(services: Services): RouteModule[] {
   const { models, explanations, scores, trainingSessions, jobs, previews, estimates, checkpoints, datasets } = services;
-  const { distillations, evaluations, now, random } = services;
+  const { distillations, evaluations, reports, now, random } = services;
   return [
     modelRoutes({ models }),
     explanationRoutes({ explanations }),
@@ -57,6 +60,7 @@ export function apiRoutes(services: Services): RouteModule[] {
     checkpointRoutes({ checkpoints }),
     datasetRoutes({ datasets }),
     distillationRoutes({ distillations }),
+    reportRoutes({ reports }),
     createOpenaiApi({ registry: models, now, random }),
   ];
 }

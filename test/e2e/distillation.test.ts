@@ -152,6 +152,48 @@ describe("distillation over HTTP", () => {
     expect((await live("?part=rejected&limit=1")).data[0]).toMatchObject({ provenance: { reason: "not_chosen" } });
   });
 
+  it("is told in one page: by itself, by the rows that came of it, and while it is paused", async () => {
+    const page = async (route: string) => {
+      const response = await fetch(`${server.url}${route}`);
+      expect(response.status).toBe(200);
+      expect(response.headers.get("content-type")).toBe("text/html; charset=UTF-8");
+      expect(response.headers.get("content-security-policy")).toMatch(/^default-src 'none'; style-src 'sha256-/);
+      return await response.text();
+    };
+    const done = await ended((await start({ name: "told" })).id);
+    const job = await page(`/v1/distillation/jobs/${done.id}/report`);
+    expect(job).toContain("<b>succeeded</b>: 30 rows from 30 of 30 questions, ended by questions used.");
+    for (const part of ["teacher@1", "student@1", dataset, done.output_dataset!, done.error_dataset!, "kl.mean"]) {
+      expect(job).toContain(part);
+    }
+    expect(job).toMatch(/<code>not_chosen<\/code><\/th><td class="number">60</);
+    // Tokens with their numbers, in the explanation and in the solution.
+    expect(job).toMatch(
+      /<h4>Explanation<\/h4><pre class="painted"><span class="s\d" title="−log p [\d.]+ · p [^"]+ · KL/,
+    );
+    expect(job).toMatch(/<h4>Solution<\/h4><pre class="painted"><span class="s\d" title="−log p/);
+    const rows = await page(`/v1/datasets/${done.output_dataset}/report`);
+    expect(rows.match(/<details/g)).toHaveLength(20);
+    expect(rows).toContain(done.id);
+    expect(await page(`/v1/datasets/${done.error_dataset}/report`)).toContain("<code>not_chosen</code>");
+    const uploaded = await page(`/v1/datasets/${dataset}/report`);
+    expect(uploaded).toContain("Histogram: question");
+    expect(uploaded).not.toContain("Best rows");
+    const { id } = await start();
+    await server.post(`/v1/distillation/jobs/${id}/pause`, {}, 200);
+    for (let i = 0; i < 600; i++) {
+      if ((await server.get<DistillationJob>(`/v1/distillation/jobs/${id}`)).status === "paused") break;
+      await delay(50);
+    }
+    const { progress } = await server.get<DistillationJob>(`/v1/distillation/jobs/${id}`);
+    const paused = await page(`/v1/distillation/jobs/${id}/report`);
+    expect(paused).toContain("<b>paused</b>");
+    if (progress.questions > 0) expect(paused).toContain(`the first ${progress.questions} of ${progress.questions}`);
+    await server.post(`/v1/distillation/jobs/${id}/cancel`, {}, 200);
+    await server.get(`/v1/distillation/jobs/djob_none/report`, 404);
+    await server.get(`/v1/datasets/ds_none/report`, 404);
+  });
+
   it("an exported dataset can be uploaded again and gives the same rows", async () => {
     const done = await ended((await start({ select: "all", target_rows: 7 })).id);
     expect(done.result).toMatchObject({ accepted: 7, ended_by: "target_rows" });
