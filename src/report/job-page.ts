@@ -56,11 +56,14 @@ function headline({
   }`;
 }
 
-function rowsNote({ rows, progress: { questions = 0 } }: JobReport): Markup | "" {
-  if (!rows) return questions === 0 ? "" : html`<p class="warning">The rows are not there any more.</p>`;
-  if (!("live" in rows)) return rows.accepted ? sampleNote(rows.accepted) : "";
-  const seen = rows.live.questions;
-  return html`<p class="warning">The job is not done with its rows: figures and rows are those of the first ${whole(seen)} of ${whole(questions)} finished questions.</p>`;
+function rowsNote({ rows, result, progress: { questions = 0 } }: JobReport): Markup | "" {
+  if (rows && "live" in rows && rows.live.questions > 0) {
+    const seen = whole(rows.live.questions);
+    return html`<p class="warning">The job is not done with its rows: figures and rows are those of the first ${seen} of ${whole(questions)} finished questions.</p>`;
+  }
+  if (rows && "accepted" in rows && rows.accepted) return sampleNote(rows.accepted);
+  const made = result ? result.accepted > 0 : questions > 0;
+  return made ? html`<p class="warning">Its rows are not there any more.</p>` : "";
 }
 
 function configFacts({ config, job }: JobReport): Markup {

@@ -5,6 +5,7 @@ import type { StudentResult } from "../../src/distill/student.ts";
 import { sftDefaults } from "../../src/train/config.ts";
 import { LORA, sftConfig } from "../train/fixture.ts";
 import { claim, type DistillLab, type DistillRun, distillConfig, newRun, openDistillLab } from "./fixture.ts";
+import { reportOf } from "./report-fixture.ts";
 
 let lab: DistillLab;
 beforeAll(async () => {
@@ -80,6 +81,22 @@ function mortal(run: DistillRun, config: DistillConfig, writes: number) {
 
 const FOR_EVER = 1e9;
 
+/** The interval and both controls. */
+async function expectReported(run: DistillRun, made: Result): Promise<void> {
+  const { report, page } = await reportOf(lab, run, trainingJob(), "succeeded", made);
+  const { before, after, uplift } = made.evaluation!;
+  expect(report.evaluations).toMatchObject({ before, after, uplift });
+  for (const control of ["solutions", "reasoning_trace"] as const) {
+    const { evaluation, behind, dataset, student } = made.controls![control]!;
+    expect(report.evaluations.controls[control]).toMatchObject({ evaluation, behind });
+    for (const id of [dataset, student, made.student, made.checkpoint]) expect(page).toContain(`<code>${id}</code>`);
+  }
+  expect(page).toMatch(/On 5 rows accuracy went from .+ \(95 % interval .+; McNemar p [\d.]+\)/);
+  expect(page).toContain("Control: solutions alone");
+  expect(page).not.toMatch(/not measured yet|not asked for/);
+  expect(page).toContain("Curve: loss by step");
+}
+
 describe("a distillation job that trains", () => {
   it("ends with a registered student, measured before and after, and both controls", async () => {
     const run = newRun();
@@ -111,6 +128,7 @@ describe("a distillation job that trains", () => {
     expect(names).toContain("solutions/loss");
     const steps = [run.progress!.step, (run.progress as unknown as { stage: string }).stage];
     expect(steps[0]).toBeGreaterThanOrEqual(9);
+    await expectReported(run, made);
   });
 
   it("killed again and again at any write, it trains to the same weights and measures the same", async () => {
