@@ -41,5 +41,5 @@ export async function collectLive(
     if (!(error instanceof JournalGone)) throw error;
     gone = true;
   }
-  return { accepted: accepted.figures, rejected: rejected.figures, questions: seen.questions, gone };
+  return { accepted: accepted.finish(), rejected: rejected.finish(), questions: seen.questions, gone };
 }

@@ -16,7 +16,7 @@ export interface DatasetReport {
   made: Page["made"];
 }
 
-export function renderDatasetReport({ head, figures, rejected, made }: DatasetReport): Promise<string> {
+export async function renderDatasetReport({ head, figures, rejected, made }: DatasetReport): Promise<string> {
   const { source } = head;
   return renderReport({
     kind: "Dataset report",
@@ -35,7 +35,7 @@ export function renderDatasetReport({ head, figures, rejected, made }: DatasetRe
       ]),
       sampleNote(figures),
       rejectionsSection(rejected, figures),
-      partsSection(figures, "of each row"),
+      await partsSection(figures, "of each row"),
       violationsSection(figures),
       lengthsSection(figures),
       ...rowsSections(figures),

@@ -41,8 +41,16 @@ const NAME_CHARACTERS = 80;
 export const OTHERS = "others";
 
 export interface Gathering {
-  readonly figures: RowFigures;
   add(row: DatasetRow, number: number): void;
+  /** Once, when all rows have passed. */
+  finish(): RowFigures;
+}
+
+/** A row that may yet be shown. Texts are painted at the end: where rewards rise from row to row each one is the best for a while. */
+interface Candidate {
+  row: DatasetRow;
+  number: number;
+  parts: ShownRow["parts"] & { reward: number };
 }
 
 export function gather(): Gathering {
@@ -55,9 +63,11 @@ export function gather(): Gathering {
     best: [],
     worst: [],
   };
+  const best: Candidate[] = [];
+  const worst: Candidate[] = [];
   const { lengths, violations, reasons } = figures;
   return {
-    figures,
+    finish: () => Object.assign(figures, { best: best.map(shownRow), worst: worst.map(shownRow) }),
     add(row, number) {
       figures.rows++;
       for (const column of ["question", "solution", "reasoning_trace"] as const) {
@@ -69,8 +79,11 @@ export function gather(): Gathering {
       const { violations: named, reason, detail } = row.provenance ?? {};
       if (Array.isArray(named)) for (const name of new Set(named)) count(violations, String(name));
       if (typeof reason === "string") reject(reasons, reason, parts.reward, detail);
-      rank(figures.best, row, number, parts, (a, b) => a > b);
-      rank(figures.worst, row, number, parts, (a, b) => a < b);
+      const { reward } = parts;
+      if (reward === undefined) return;
+      const candidate = { row, number, parts: { ...parts, reward } };
+      rank(best, candidate, (a, b) => a > b);
+      rank(worst, candidate, (a, b) => a < b);
     },
   };
 }
@@ -104,28 +117,16 @@ function reject(reasons: Map<string, Rejected>, given: string, reward: number | 
   reasons.set(name, found);
 }
 
-/** In `shown` stand the foremost so far, in order; of equal ones the earlier row first. */
-function rank(
-  shown: ShownRow[],
-  row: DatasetRow,
-  number: number,
-  parts: ShownRow["parts"],
-  before: (a: number, b: number) => boolean,
-): void {
-  const { reward } = parts;
-  if (reward === undefined) return;
-  const place = shown.findIndex((other) => before(reward, other.parts.reward!));
-  if (place === -1 && shown.length === SHOWN_ROWS) return;
-  shown.splice(place === -1 ? shown.length : place, 0, shownRow(row, number, parts));
-  shown.splice(SHOWN_ROWS);
+/** In `ranked` stand the foremost so far, in order; of equal ones the earlier row first. */
+function rank(ranked: Candidate[], candidate: Candidate, before: (a: number, b: number) => boolean): void {
+  const place = ranked.findIndex(({ parts }) => before(candidate.parts.reward, parts.reward));
+  if (place === -1 && ranked.length === SHOWN_ROWS) return;
+  ranked.splice(place === -1 ? ranked.length : place, 0, candidate);
+  ranked.splice(SHOWN_ROWS);
 }
 
-/** No more of its texts than is shown: the longest are a million characters. */
-function shownRow(
-  { id, question, solution, reasoning_trace: trace, provenance }: DatasetRow,
-  number: number,
-  parts: ShownRow["parts"],
-): ShownRow {
+function shownRow({ row, number, parts }: Candidate): ShownRow {
+  const { id, question, solution, reasoning_trace: trace, provenance } = row;
   const tokens = (provenance?.tokens ?? {}) as Record<string, unknown>;
   return {
     number,

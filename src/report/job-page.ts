@@ -11,7 +11,7 @@ import { figuresGrid, type Page, renderReport, section } from "./page.ts";
 import { lengthsSection, partsSection, rejectionsSection, rowsSections, violationsSection } from "./rows.ts";
 import { facts } from "./table.ts";
 
-export function renderJobReport(report: JobReport, made: Page["made"]): Promise<string> {
+export async function renderJobReport(report: JobReport, made: Page["made"]): Promise<string> {
   const { job, config, result, progress, evaluations, curves } = report;
   const { accepted, rejected } = rowsOf(report);
   return renderReport({
@@ -27,7 +27,7 @@ export function renderJobReport(report: JobReport, made: Page["made"]): Promise<
       rejectionsSection(result?.rejected ?? progress.rejected ?? null, rejected),
       ...(accepted
         ? [
-            partsSection(accepted, "of the accepted rows"),
+            await partsSection(accepted, "of the accepted rows"),
             violationsSection(accepted),
             lengthsSection(accepted),
             ...rowsSections(accepted),

@@ -30,13 +30,13 @@ const made = { at: new Date(0), version: "1.2.3" };
 
 describe("the page", () => {
   test("loads and runs nothing, whatever stands in its rows", async () => {
-    const { figures, add } = gather();
+    const { add, finish } = gather();
     const score = { reward: -1, "solution.logprob_mean": -0.5 };
     const tokens = { thought: { ends: [4, 9], logprobs: [-1, -3] } };
     const provenance = { score, tokens, reason: HOSTILE, detail: HOSTILE, violations: [HOSTILE] };
     const texts = { id: HOSTILE, question: HOSTILE, solution: HOSTILE, reasoning_trace: HOSTILE };
     for (let i = 0; i < 12; i++) add({ ...texts, provenance: { ...provenance, score: { reward: i } } }, i);
-    const page = await renderDatasetReport({ head, figures: { ...figures, of: 12 }, rejected: null, made });
+    const page = await renderDatasetReport({ head, figures: { ...finish(), of: 12 }, rejected: null, made });
     expect(page).not.toMatch(/<script|<img|<iframe|style="|\son\w+="|href="(?!data:,)|src=|url\(|@import/i);
     expect(page.match(/<\/style>/g)).toHaveLength(1);
     expect(page.match(/<details/g)).toHaveLength(12);
@@ -44,7 +44,7 @@ describe("the page", () => {
   });
 
   test("its policy lets the one style sheet through, and nothing else", async () => {
-    const page = await renderDatasetReport({ head, figures: { ...gather().figures, of: 0 }, rejected: null, made });
+    const page = await renderDatasetReport({ head, figures: { ...gather().finish(), of: 0 }, rejected: null, made });
     const style = /<style>([\s\S]*)<\/style>/.exec(page)![1]!;
     expect(POLICY).toContain(`style-src 'sha256-${createHash("sha256").update(style).digest("base64")}'`);
     expect(POLICY).toMatch(/^default-src 'none'/);
@@ -54,7 +54,7 @@ describe("the page", () => {
   test("says that it is a sample", async () => {
     const page = await renderDatasetReport({
       head,
-      figures: { ...gather().figures, rows: 5, of: 1_000 },
+      figures: { ...gather().finish(), rows: 5, of: 1_000 },
       rejected: null,
       made,
     });
