@@ -104,7 +104,7 @@ describe("a distillation job", () => {
     expect(nameless(rows)).toEqual(nameless(await lab.rowsOf(undisturbed.result.output_dataset)));
     expect(rows.length).toBe(80);
     expect(run.metrics).toEqual(undisturbed.run.metrics);
-  });
+  }, 120_000);
 
   it("a journal holds every row once, whichever life wrote it", async () => {
     const config = distillConfig();
