@@ -10,7 +10,6 @@ import { createDistillationService } from "./api/distillation/service.ts";
 import { createEvaluationService } from "./api/evaluations/service.ts";
 import { createExplanationService, type ExplanationService } from "./api/explanations/service.ts";
 import { registerFound } from "./api/models/found.ts";
-import { createPreparation } from "./api/models/preparation.ts";
 import { createModelService } from "./api/models/service.ts";
 import { withTextsOfRemotes } from "./api/models/texts.ts";
 import { createReportService } from "./api/reports/service.ts";
@@ -23,8 +22,9 @@ import { createTrainingSessionService, type TrainingSessionService } from "./api
 import { artifactsDirectory, createFileArtifacts, sweepStaging } from "./artifacts/files.ts";
 import { distillationHandlers } from "./compose-distillation.ts";
 import { evaluationHandlers } from "./compose-evaluation.ts";
+import { cacheOf, hubOf, preparationFor } from "./compose-models.ts";
 import { gaugeJobs, trainingDeps, trainingHandlers } from "./compose-training.ts";
-import { type Config, findCredential } from "./config.ts";
+import type { Config } from "./config.ts";
 import { openDatabase } from "./db/database.ts";
 import { createDatasetStore } from "./db/dataset-store.ts";
 import { createExplanationStore } from "./db/explanation-store.ts";
@@ -43,10 +43,7 @@ import { createJobQueue } from "./jobs/queue.ts";
 import { createJobRunner } from "./jobs/runner.ts";
 import { createLoadMetrics } from "./load-metrics.ts";
 import { hashAdapter } from "./model/adapter.ts";
-import { materialiseGguf } from "./model/gguf/materialise.ts";
-import { resolveHub } from "./model/hub/resolve.ts";
 import { resolveHubData } from "./model/hub/resolve-data.ts";
-import type { HubDeps } from "./model/hub/types.ts";
 import { gaugeRemotes, observeRemotes } from "./remote-metrics.ts";
 import { createTextService } from "./text/client.ts";
 import { sweepFolders } from "./train/checkpoint-folders.ts";
@@ -121,7 +118,7 @@ async function build(
   { onClose, closeAll }: { onClose(close: () => Promise<void>): void; closeAll(): Promise<void> },
 ): Promise<App> {
   for (const warning of config.warnings) early.warn(warning);
-  const cacheDir = path.join(config.dataDir, "cache");
+  const cacheDir = cacheOf(config);
   await mkdir(cacheDir, { recursive: true });
   const artifactsDir = artifactsDirectory(config.artifacts);
   await sweepStaging(artifactsDir, Date.now());
@@ -157,32 +154,10 @@ async function build(
 
   // A download would keep the process alive until its end; it is resumed next time.
   const ending = new AbortController();
-  const hub: HubDeps = {
-    ...config.hub,
-    // Downloads are redirected to the hub's storage hosts; an allow-list, once there is one, must name them.
-    allowedHosts: config.allowedHosts.length > 0 ? config.allowedHosts : undefined,
-    fetch,
-    signal: ending.signal,
-  };
+  const hub = hubOf(config, ending.signal);
 
   const now = (): Date => new Date();
-  const preparation = createPreparation({
-    text,
-    modelsDirs: config.modelsDirs,
-    checkpointsDir,
-    cacheRoots: [cacheDir, config.hub.cacheDir],
-    materialiseGguf: (file) => materialiseGguf(file, cacheDir),
-    resolveHub: ({ repo, revision, files }) => resolveHub({ repo, revision: revision ?? undefined, files }, hub),
-    remotes: {
-      engine: remotes,
-      credential: (name) => findCredential(config, name),
-      unverified: (source) =>
-        log.warn(
-          { model: source },
-          "the server cannot be asked for its tokens, so its tokenizer has not been compared",
-        ),
-    },
-  });
+  const preparation = preparationFor({ config, text, remotes, checkpointsDir, log, hub });
   gaugeRemotes(metrics, () => preparation.remotes());
   onClose(() => preparation.close());
   // First: a server that is being connected may be waiting for the download of its tokenizer.

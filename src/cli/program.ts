@@ -1,11 +1,13 @@
 import { Command, CommanderError } from "commander";
+import { addDistil } from "./commands/distil.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addExplain } from "./commands/explain.ts";
+import { addJobs } from "./commands/jobs.ts";
 import { addModels } from "./commands/models.ts";
 import { addOpenapi } from "./commands/openapi.ts";
 import { addScore } from "./commands/score.ts";
 import { addServe } from "./commands/serve.ts";
-import { addJobs, addTrain } from "./commands/train.ts";
+import { addTrain } from "./commands/train.ts";
 import { addWorker } from "./commands/worker.ts";
 import type { CliContext, GlobalOptions } from "./context.ts";
 
@@ -42,6 +44,7 @@ export function buildProgram(version: string, context: (options: GlobalOptions) 
   addWorker(program);
   addExplain(program, contextOf);
   addScore(program, contextOf);
+  addDistil(program, contextOf);
   addTrain(program, contextOf);
   addJobs(program, contextOf);
   addModels(program, contextOf);

@@ -28,9 +28,12 @@ export const questionsOf = (
   { count }: Pick<SourceDataset, "count">,
 ): number => Math.min(count, preview ?? count);
 
+/** What making rows needs, and no more: the command line has no server's parts. */
+export type GenerateDeps = Pick<DistillDeps, "teach" | "serve" | "patiently" | "artifacts">;
+
 export async function generate(
-  deps: DistillDeps,
-  context: JobContext,
+  deps: GenerateDeps,
+  context: Pick<JobContext, "job" | "signal" | "wanted">,
   config: DistillConfig,
   dataset: SourceDataset,
   progress: Progress,
@@ -80,7 +83,7 @@ export async function generate(
   }
 }
 
-async function load(deps: DistillDeps, config: DistillConfig, models: Models, signal: AbortSignal): Promise<Models> {
+async function load(deps: GenerateDeps, config: DistillConfig, models: Models, signal: AbortSignal): Promise<Models> {
   if (config.teacher !== null) models.teacher = await deps.teach(config.teacher, signal);
   if (config.student !== null) models.student = await deps.serve(config.student, signal);
   return models;

@@ -103,21 +103,50 @@ describe("train", () => {
   });
 });
 
+const DISTILLATION = {
+  ...JOB,
+  id: "djob_1",
+  object: "distillation.job",
+  created_at: 9,
+  progress: { stage: "generate", part: null, questions: 5, total_questions: 30, accepted: 4, eta_seconds: 61 },
+  config: { teacher: "teacher@2" },
+  output_dataset: null,
+};
+const EVALUATION = {
+  ...JOB,
+  id: "eval_1",
+  object: "evaluation",
+  created_at: 8,
+  student: "student@3",
+  progress: { step: 2, total_steps: 7, eta_seconds: null },
+};
+const page = (data: object[]) => ({ object: "list", data });
+
 describe("jobs", () => {
-  it("lists them as a table and as JSON", async () => {
-    const list = { object: "list", data: [JOB, { ...SUCCEEDED, id: "tjob_2", config: { model: "evil\u001b[2J@1" } }] };
-    const answer: Answer = (_, response) => json(response, 200, list);
+  it("lists those of all kinds as a table and as JSON, the newest first", async () => {
+    const training = [
+      { ...JOB, created_at: 7 },
+      { ...SUCCEEDED, id: "tjob_2", created_at: 6, config: { model: "evil\u001b[2J@1" } },
+    ];
+    const answer: Answer = ({ path }, response) => {
+      const found = { training, distillation: [DISTILLATION], evaluations: [EVALUATION] };
+      const [name] = /training|distillation|evaluations/.exec(path) as unknown as [keyof typeof found];
+      json(response, 200, page(found[name]));
+    };
     const table = await run(answer, "jobs", "list");
+    expect(table.stdout).toMatch(
+      /djob_1\s+distil\s+running\s+5\/30\s+teacher@2\s+eval_1\s+evaluate\s+running\s+2\/7\s+student@3/,
+    );
     expect(table.stdout).toMatch(/tjob_1\s+rlt\s+running\s+2\/3\s+teacher@1/);
     expect(table.stdout).toMatch(/tjob_2\s+rlt\s+succeeded\s+3\/3/);
     expect(table.stdout).not.toContain("\u001b[2J");
     await server?.close();
     const { stdout } = await run(answer, "jobs", "list", "--json");
-    expect((JSON.parse(stdout) as TrainingJob[]).map(({ id }) => id)).toEqual(["tjob_1", "tjob_2"]);
+    expect((JSON.parse(stdout) as TrainingJob[]).map(({ id }) => id)).toEqual(["djob_1", "eval_1", "tjob_1", "tjob_2"]);
     await server?.close();
     const none = await run((_, response) => json(response, 200, { object: "list", data: [] }), "jobs", "list");
     expect([none.code, none.stdout]).toEqual([0, ""]);
-    expect(none.stderr).toContain("No training jobs");
+    expect(none.stderr).toContain("No jobs");
   });
 
   it("shows one, and watches one to its end", async () => {
@@ -125,6 +154,24 @@ describe("jobs", () => {
     expect(JSON.parse(shown.stdout)).toEqual(JOB);
     await server?.close();
     expect((await run(becoming(JOB, FAILED), "jobs", "watch", "tjob_1")).code).toBe(1);
+  });
+
+  it("asks the routes of its kind, by its id, and tells how each kind ended", async () => {
+    const distilled = {
+      ...DISTILLATION,
+      status: "succeeded",
+      finished_at: 5,
+      output_dataset: "ds_9",
+      result: { student: "student@4" },
+    };
+    const one = await run(becoming(DISTILLATION, distilled), "jobs", "watch", "djob_1");
+    expect([one.code, one.stderr]).toEqual([0, "djob_1 succeeded with 4 rows: ds_9, student@4\n"]);
+    expect(one.seen.map(({ path }) => path)).toEqual(Array(2).fill("/v1/distillation/jobs/djob_1"));
+    await server?.close();
+    const measured = { ...EVALUATION, status: "succeeded", finished_at: 5, result: { accuracy: 0.75 } };
+    const other = await run(becoming(EVALUATION, measured), "jobs", "watch", "eval_1");
+    expect([other.code, other.stderr]).toEqual([0, "eval_1 succeeded at row 2/7: accuracy 0.750\n"]);
+    expect(other.seen[0]!.path).toBe("/v1/evaluations/eval_1");
   });
 
   it.each(["cancel", "pause", "resume"])("%s asks for it and says how the job stands", async (verb) => {
