@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
 import type { Precision } from "../../src/engine/engine.ts";
+import { benchDistil } from "./distil.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFairness } from "./fairness.ts";
 import { benchHttp } from "./http.ts";
@@ -9,11 +10,12 @@ import { benchRemote } from "./remote.ts";
 import { benchSoak } from "./soak.ts";
 import { benchTrain } from "./train.ts";
 
-const USAGE = `npm run bench -- [engine|train|http|fairness|memory|remote|soak|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
+const USAGE = `npm run bench -- [engine|train|distil|http|fairness|memory|remote|soak|all] [--model DIRECTORY] [--precision LIST] [--threads N] [--no-peers]
   engine  tokens per second of sampling (one stream, a group, streams) and of log-probs, beside llama.cpp and Transformers
           on the same weights and beside what the machine can do; LIST: fp32,q8,q4 (and q8_0, q4_0), default fp32,q8,q4
   train   tokens per second of LoRA training (forward, backward, AdamW), beside PEFT and the fp32 matrix rate; seconds of one
           rlt step, phase by phase, beside TRL; fp32
+  distil  a job's wall time beside generation alone and scoring alone; beside the slower stage where one has a fixed rate
   http    the server under load: /healthz, time to first token, 16 streams, a client that leaves
   fairness  64 streams, one read slowly; then more requests than fit
   remote  what a server adds that has its model from another one: to the first token, to each token
@@ -25,7 +27,7 @@ Without --model a checkpoint of SmolLM2-135M's shape with random weights is writ
 
 const PRECISIONS: readonly string[] = ["fp32", "q8", "q4", "q8_0", "q4_0"] satisfies Precision[];
 
-const BENCHMARKS = ["engine", "train", "http", "fairness", "memory", "remote", "soak", "all"];
+const BENCHMARKS = ["engine", "train", "distil", "http", "fairness", "memory", "remote", "soak", "all"];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -68,6 +70,7 @@ if (mistake) {
   if (what === "engine" || what === "all")
     await benchEngine({ ...options, precisions, peers: !values["no-peers"] }, print);
   if (what === "train") await benchTrain({ ...options, peers: !values["no-peers"] }, print);
+  if (what === "distil") await benchDistil({ ...options, precision: precisions[0]! }, print);
   if (what === "all") print("");
   if (what === "http" || what === "all") await benchHttp(server, print);
   if (what === "fairness") await benchFairness(server, print);

@@ -1,7 +1,7 @@
 import { copyFile, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { SMOLLM2_135M, writeRandomCheckpoint } from "../engine/random-checkpoint.ts";
+import { type RandomShape, SMOLLM2_135M, writeRandomCheckpoint } from "../engine/random-checkpoint.ts";
 
 const GOLDEN = fileURLToPath(new URL("../golden/models/llama", import.meta.url));
 
@@ -10,14 +10,14 @@ const GOLDEN = fileURLToPath(new URL("../golden/models/llama", import.meta.url))
  * ids; the others become made-up words, since a random model samples all ids alike and its text must go through everything
  * that a real model's text goes through.
  */
-export async function writeRandomModel(directory: string): Promise<string> {
-  await writeRandomCheckpoint(directory, SMOLLM2_135M);
+export async function writeRandomModel(directory: string, shape: RandomShape = SMOLLM2_135M): Promise<string> {
+  await writeRandomCheckpoint(directory, shape);
   for (const name of ["tokenizer_config.json", "chat_template.jinja"]) {
     await copyFile(path.join(GOLDEN, name), path.join(directory, name));
   }
   const tokenizer = JSON.parse(await readFile(path.join(GOLDEN, "tokenizer.json"), "utf8")) as Tokenizer;
   const taken = new Set([...Object.values(tokenizer.model.vocab), ...tokenizer.added_tokens.map(({ id }) => id)]);
-  for (let id = 0; id < SMOLLM2_135M.vocabSize; id++) {
+  for (let id = 0; id < shape.vocabSize; id++) {
     if (!taken.has(id)) tokenizer.model.vocab[madeUpWord(id)] = id;
   }
   // No merge makes a made-up word: it is looked up whole, so that what was sampled takes as many tokens when it is read.
