@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Command } from "commander";
+import { sanitiseLine } from "../../sanitise.ts";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Client } from "../server/client.ts";
 import type { ListBody } from "../server/types.ts";
-import { sanitiseLine } from "../../sanitise.ts";
 import { statusLine } from "../terminal/status-line.ts";
 import { formatTable } from "../terminal/table.ts";
 import { type AnyJob, KINDS, kindOf } from "./job-kinds.ts";
