@@ -144,7 +144,7 @@ function createJudge(
   const { coefficients, kl } = config;
 
   let counted: Promise<number> | undefined;
-  const ending = (): Promise<number> => (counted ??= endOfTurn(reader!));
+  const ending = (): Promise<number> => (counted ??= endOfTurn(reader!, question));
 
   async function score(draft: Draft): Promise<Score> {
     const found = await scoreExplanation(
@@ -215,13 +215,19 @@ function modelOf({ engine, text, adapter }: ServedModel): Omit<ScoringModel<neve
 }
 
 /** Tokens of the end of the student's turn: nothing that a score looks at, but a student that learns the row learns it too. */
-async function endOfTurn({ text, format }: Pick<ScoringModel<StudentFormat>, "text" | "format">): Promise<number> {
-  const request = studentText(format, "", "", "");
-  const [open, ended] = await Promise.all([
-    text.encodePrompt(request),
-    text.encodePrompt({ ...request, endOfTurn: true }),
-  ]);
-  return ended.ids.length - open.ids.length;
+async function endOfTurn(
+  { text, format }: Pick<ScoringModel<StudentFormat>, "text" | "format">,
+  question: string,
+): Promise<number> {
+  const request = studentText(format, question, "", "");
+  try {
+    const open = await text.encodePrompt(request);
+    return (await text.encodePrompt({ ...request, endOfTurn: true })).ids.length - open.ids.length;
+  } catch (error) {
+    // A template that shows no end: it can be read with, and not learnt with.
+    if (error instanceof PreceptorError && error.code === "chat_template_failed") return 0;
+    throw error;
+  }
 }
 
 function noted({ reward, solution, kl, format, tokens }: Score, textTokens: number): ScoreRecord {

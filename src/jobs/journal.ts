@@ -37,7 +37,12 @@ export async function openJournal<R extends JournalRecord>(folder: string, token
   const files: FileHandle[] = [];
   const names = token === null ? await filesOf(folder).catch(() => []) : await filesOf(folder);
   for (const name of names) {
-    const file = await open(path.join(folder, name), "r");
+    const file = await open(path.join(folder, name), "r").catch((error: unknown) => {
+      // The job has just ended, and took its journal with it.
+      if (token === null && (error as NodeJS.ErrnoException).code === "ENOENT") return null;
+      throw error;
+    });
+    if (!file) continue;
     files.push(file);
     for await (const { record, offset, bytes } of recordsOf(file)) {
       if (!places.has(record.row)) places.set(record.row, { file, offset, bytes });

@@ -2,6 +2,7 @@
 import type { DistillConfig } from "../../distill/config.ts";
 import { resolveDistillation } from "../../distill/resolve.ts";
 import { fail } from "../../errors.ts";
+import type { TrainingDataset, TrainingRow } from "../../train/job-deps.ts";
 import { checkEvaluation, type EvaluationCheckDeps } from "../evaluations/check.ts";
 import { lacking, type Needs } from "../models/needs.ts";
 import { type CheckDeps, checkModels, pinned } from "../training/jobs/check.ts";
@@ -14,9 +15,9 @@ export async function checkDistillation(deps: DistillCheckDeps, request: CreateD
   const teacher = await able(deps.models, request.teacher, "teacher", { sample: true });
   const student =
     request.student === undefined ? null : await able(deps.models, request.student, "student", { logprobs: true });
-  const { count, row } = await deps.datasets.open(request.dataset);
-  if (count === 0) throw fail("invalid_value", "dataset: it has no rows", { param: "dataset" });
-  if (request.finetune?.controls.includes("reasoning_trace") && (await row(0)).reasoning_trace === undefined) {
+  const dataset = await deps.datasets.open(request.dataset);
+  if (dataset.count === 0) throw fail("invalid_value", "dataset: it has no rows", { param: "dataset" });
+  if (request.finetune?.controls.includes("reasoning_trace") && !(await someRow(dataset, hasTrace))) {
     throw fail("invalid_value", "finetune.controls: the dataset's rows have no reasoning_trace to learn from", {
       param: "finetune.controls",
     });
@@ -53,11 +54,24 @@ export async function able(
   return { name: pinned(name, version), contextLength };
 }
 
-function contextOf(student: Able | null): number {
+export function contextOf(student: Able | null): number {
   if (student?.contextLength != null) return student.contextLength;
   throw fail("invalid_value", "fits_context: the student's context is not known; give a number of tokens", {
     param: "fits_context",
   });
+}
+
+/** A dataset without a single trace among them was meant for something else. */
+const ROWS_LOOKED_AT = 100;
+
+export const hasTrace = ({ reasoning_trace: trace }: TrainingRow): boolean => trace !== undefined;
+
+export async function someRow(
+  { count, row }: Pick<TrainingDataset, "count" | "row">,
+  holds: (row: TrainingRow) => boolean,
+): Promise<boolean> {
+  for (let i = 0; i < Math.min(count, ROWS_LOOKED_AT); i++) if (holds(await row(i))) return true;
+  return false;
 }
 
 async function checkFinetune(

@@ -8,7 +8,7 @@ import { metadataSchema, modelNameSchema } from "../../http/schemas.ts";
 import { DEFAULT_TOP_K } from "../../rlt/kl.ts";
 import { estimatorSchema } from "../scores/schemas.ts";
 import { budgetSchema, coefficientsSchema } from "../training/jobs/request-schemas.ts";
-import { able, type DistillCheckDeps } from "./check.ts";
+import { able, contextOf, type DistillCheckDeps, hasTrace, someRow } from "./check.ts";
 import { filterFields, selectSchema } from "./request-schemas.ts";
 
 export const rescoreSchema = z
@@ -43,9 +43,7 @@ export async function checkRescore(deps: DistillCheckDeps, dataset: string, requ
     named === undefined
       ? null
       : await able(deps.models, named, "teacher", { logprobs: true, topk: kl.estimator === "topk_tail" });
-  const { count, row } = await deps.datasets.open(dataset);
-  const looked = await Promise.all(Array.from({ length: Math.min(count, ROWS_LOOKED_AT) }, (_row, i) => row(i)));
-  if (looked.every(({ reasoning_trace: trace }) => trace === undefined)) {
+  if (!(await someRow(await deps.datasets.open(dataset), hasTrace))) {
     throw fail("invalid_value", "the dataset's rows have no reasoning_trace that could be scored", { param: "id" });
   }
   const resolved = resolveDistillation(
@@ -54,7 +52,7 @@ export async function checkRescore(deps: DistillCheckDeps, dataset: string, requ
     { random: () => 0 },
   );
   const { filters } = resolved;
-  if (request.fits_context === true) filters.fits_context = student.contextLength;
+  if (request.fits_context === true) filters.fits_context = contextOf(student);
   return {
     ...resolved,
     from: "rows",
@@ -71,6 +69,3 @@ const needsOf = ({ estimator }: Rescore["kl"]) => ({
   at_ids: estimator === "topk_tail",
   distributions: estimator === "full",
 });
-
-/** A dataset without a single trace among them was meant for something else. */
-const ROWS_LOOKED_AT = 100;

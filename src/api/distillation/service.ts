@@ -4,6 +4,7 @@ import { JournalGone } from "../../distill/generate.ts";
 import type { DistillResult } from "../../distill/handler.ts";
 import { liveRows } from "../../distill/live-rows.ts";
 import { type DistillProgress, NOTHING_YET } from "../../distill/progress.ts";
+import { fail } from "../../errors.ts";
 import { newId } from "../../ids.ts";
 import type { JobQueue } from "../../jobs/queue.ts";
 import type { JobRecord } from "../../jobs/records.ts";
@@ -56,24 +57,34 @@ export function createDistillationService(deps: DistillationDeps): DistillationS
     );
   }
 
+  async function page(id: string, query: LiveQuery): Promise<LiveRows> {
+    const job = await jobs.find(id);
+    const { output_dataset: output, error_dataset: errors } = toResource(job);
+    if (madeOf(job)) return stored(opener, query.part === "accepted" ? output : errors, query);
+    const config = job.config as DistillConfig;
+    const { questions = 0 } = (job.progress ?? {}) as Partial<DistillProgress>;
+    const dataset = await opener.openDataset(config.dataset);
+    return { object: "list", ...(await liveRows({ artifacts }, id, config, dataset, questions, query)) };
+  }
+
   return {
     ...jobs,
     create: async (body) => insert(await checkDistillation(deps, body), body.metadata),
     rescore: async (dataset, body) => insert(await checkRescore(deps, dataset, body), body.metadata),
     async rows(id, query) {
-      const job = await jobs.find(id);
-      const { output_dataset: output, error_dataset: errors } = toResource(job);
-      if (madeOf(job)) return stored(opener, query.part === "accepted" ? output : errors, query);
-      const config = job.config as DistillConfig;
-      const { questions = 0 } = (job.progress ?? {}) as Partial<DistillProgress>;
-      const dataset = await opener.openDataset(config.dataset);
       try {
-        return { object: "list", ...(await liveRows({ artifacts }, id, config, dataset, questions, query)) };
+        return await page(id, query);
       } catch (error) {
-        // It has just been written down.
-        if (error instanceof JournalGone) return this.rows(id, query);
-        throw error;
+        if (!(error instanceof JournalGone)) throw error;
       }
+      // It has just been written down, or what was finished is gone for good.
+      return page(id, query).catch((error: unknown) => {
+        if (!(error instanceof JournalGone)) throw error;
+        throw fail(
+          "not_found",
+          "the finished rows of this job are no longer on this server's disk; create the job again",
+        );
+      });
     },
   };
 }
