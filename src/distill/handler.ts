@@ -62,7 +62,7 @@ interface Made {
 }
 
 /** How far it came with its questions, and why no further. */
-interface Ending {
+export interface Ending {
   questions: number;
   stopped: Generated["stopped"];
   failure?: ErrorBody | undefined;

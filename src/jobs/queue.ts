@@ -34,7 +34,7 @@ import type {
   NewEvent,
   NewJob,
 } from "./records.ts";
-import { cancel, pause, resume } from "./request.ts";
+import { cancel, pause, resume, wrapUp } from "./request.ts";
 import { giveBack, giveUp, sweep } from "./requeue.ts";
 
 /** For those who run jobs. All but `claim` and `sweep` throw LeaseLost where the lease is not the job's current one. */
@@ -63,6 +63,7 @@ export interface JobQueue extends HeldJobs {
   pause(id: string): Promise<JobRecord>;
   cancel(id: string): Promise<JobRecord>;
   resume(id: string): Promise<JobRecord>;
+  wrapUp(seen: JobRecord, progress: JobProgress): Promise<JobRecord | undefined>;
   events(id: string, query: { after: number; limit: number }): Promise<JobEvent[]>;
   follow(id: string, how: Following): AsyncGenerator<JobEvent, void, void>;
   metrics(id: string, query?: MetricsQuery): Promise<Record<string, MetricPoint[]>>;
@@ -99,6 +100,7 @@ export function createJobQueue(db: Db, bell: Bell = createBell()): JobQueue {
     pause: (id) => pause(deps, id),
     cancel: (id) => cancel(deps, id),
     resume: (id) => resume(deps, id),
+    wrapUp: (seen, progress) => wrapUp(deps, seen, progress),
     events: (id, query) => listEvents(deps, id, query),
     follow: (id, how) => follow(deps, id, how),
     metrics: (id, query = {}) => readMetrics(deps, id, query),

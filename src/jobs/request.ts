@@ -7,7 +7,7 @@ import type { PgUpdateSetSource } from "drizzle-orm/pg-core";
 import { jobs } from "../db/schema/jobs.ts";
 import { fail } from "../errors.ts";
 import { get } from "./read.ts";
-import type { JobRecord } from "./records.ts";
+import type { JobProgress, JobRecord } from "./records.ts";
 import { type JobsDb, transition } from "./transition.ts";
 
 const isRunning = sql`${jobs.status} = 'running'`;
@@ -47,6 +47,23 @@ export function resume(deps: JobsDb, id: string): Promise<JobRecord> {
     set: { status: sql`case when ${isRunning} then 'running' else 'queued' end`, wanted: null, crashes: 0 },
     isDone: () => false,
   });
+}
+
+/**
+ * A job that nobody runs goes on with this progress, which brings it to its end: what it has made is yet to be written down.
+ * undefined: it runs, has ended, or was claimed since it was looked at.
+ */
+export async function wrapUp(
+  deps: JobsDb,
+  { id, leaseToken }: JobRecord,
+  progress: JobProgress,
+): Promise<JobRecord | undefined> {
+  const [changed] = await transition(deps, {
+    where: and(eq(jobs.id, id), eq(jobs.leaseToken, leaseToken), inArray(jobs.status, ["queued", "paused"])),
+    set: { status: "queued", progress, crashes: 0 },
+    announce: true,
+  });
+  return changed;
 }
 
 interface Request {

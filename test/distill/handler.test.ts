@@ -1,5 +1,6 @@
 import { readdir, stat } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createDistillationService, DISTILLATION, type DistillationDeps } from "../../src/api/distillation/service.ts";
 import { createFileArtifacts } from "../../src/artifacts/files.ts";
 import { keepDataset } from "../../src/datasets/keep.ts";
 import type { DatasetRow } from "../../src/datasets/row.ts";
@@ -8,6 +9,7 @@ import { type DistillResult, runDistillation } from "../../src/distill/handler.t
 import { judgedAgain } from "../../src/distill/known.ts";
 import { fail } from "../../src/errors.ts";
 import { readJournal } from "../../src/jobs/journal.ts";
+import type { JobProgress, JobRecord } from "../../src/jobs/records.ts";
 import { studentFormat } from "../../src/rlt/formats.ts";
 import { studentRow } from "../../src/train/rows.ts";
 import {
@@ -174,6 +176,35 @@ describe("a distillation job", () => {
       tokens_sampled: (undisturbed.run.progress as { tokens_sampled?: number }).tokens_sampled,
     });
     expect(sampled).toBeGreaterThan(0);
+  });
+
+  it("cancelled while it was paused, it writes down what it has finished", async () => {
+    const run = newRun();
+    let told = 0;
+    const wanted = () => (told >= 4 ? ("pause" as const) : null);
+    await runDistillation(lab.deps, claim(run, distillConfig(), { wanted, onEvent: () => void told++ }));
+    const paused = {
+      id: run.job,
+      kind: DISTILLATION,
+      status: "paused",
+      config: distillConfig(),
+      progress: run.progress,
+    };
+    const queue = {
+      find: async () => paused,
+      async wrapUp(_: JobRecord, progress: JobProgress) {
+        run.progress = progress;
+        return { ...paused, status: "queued", progress };
+      },
+    };
+    const service = createDistillationService({ queue, artifacts: lab.deps.artifacts } as unknown as DistillationDeps);
+    expect((await service.cancel(run.job)).status).toBe("queued");
+    const { outcome, result } = await runDistillation(lab.deps, claim(run, distillConfig()));
+    const { accepted, output_dataset: output, ended_by: by } = result as DistillResult;
+    expect([outcome, by]).toEqual(["cancelled", "cancelled"]);
+    expect(accepted).toBeGreaterThan(0);
+    expect(accepted).toBeLessThan(40);
+    expect((await lab.rowsOf(output)).length).toBe(accepted);
   });
 
   it.each([

@@ -71,6 +71,17 @@ describeDatabases("requests", ({ database }) => {
     }
   }
 
+  test("a job that nobody runs is wrapped up with the progress it is given; one that was claimed meanwhile is left", async () => {
+    await bring("paused");
+    const seen = await queue.get("j");
+    expect(await queue.wrapUp(seen, { step: 3, made: { ending: 1 } })).toMatchObject({ status: "queued" });
+    const { job } = await take(queue);
+    expect(job.progress).toEqual({ step: 3, made: { ending: 1 } });
+    expect(await queue.wrapUp(seen, { step: 4 })).toBeUndefined();
+    expect(await queue.wrapUp(job, { step: 4 })).toBeUndefined();
+    expect((await queue.get("j")).progress).toEqual(job.progress);
+  });
+
   test("what does not exist is not found", async () => {
     for (const verb of ["pause", "cancel", "resume"] as const) {
       await expect(queue[verb]("none")).rejects.toMatchObject({ status: 404, code: "not_found" });

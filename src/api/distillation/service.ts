@@ -1,13 +1,13 @@
 import type { DatasetOpener } from "../../datasets/open.ts";
 import type { DistillConfig } from "../../distill/config.ts";
 import { JournalGone } from "../../distill/generate.ts";
-import type { DistillResult } from "../../distill/handler.ts";
+import type { DistillResult, Ending } from "../../distill/handler.ts";
 import { liveRows } from "../../distill/live-rows.ts";
 import { type DistillProgress, NOTHING_YET } from "../../distill/progress.ts";
 import { fail } from "../../errors.ts";
 import { newId } from "../../ids.ts";
 import type { JobQueue } from "../../jobs/queue.ts";
-import type { JobRecord } from "../../jobs/records.ts";
+import type { JobProgress, JobRecord } from "../../jobs/records.ts";
 import { configHash } from "../../train/resolve-config.ts";
 import { commonFields, createJobService, type JobService } from "../jobs/service.ts";
 import { checkDistillation, type DistillCheckDeps } from "./check.ts";
@@ -67,8 +67,18 @@ export function createDistillationService(deps: DistillationDeps): DistillationS
     return { object: "list", ...(await liveRows({ artifacts }, id, config, dataset, questions, query)) };
   }
 
+  /** What a job has finished that nobody runs is written down by the next worker, which only then cancels it. */
+  async function cancel(id: string): Promise<DistillationJob> {
+    const job = await jobs.find(id);
+    const ending = cancelled(job);
+    if (!ending) return jobs.cancel(id);
+    // Taken up meanwhile: then it is told as any that runs.
+    return toResource((await queue.wrapUp(job, ending)) ?? (await queue.cancel(id)));
+  }
+
   return {
     ...jobs,
+    cancel,
     create: async (body) => insert(await checkDistillation(deps, body), body.metadata),
     rescore: async (dataset, body) => insert(await checkRescore(deps, dataset, body), body.metadata),
     async rows(id, query) {
@@ -100,6 +110,14 @@ async function stored(
   const from = after + 1;
   for await (const row of dataset.rows(from, from + limit)) data.push({ number: from + data.length, ...row });
   return { object: "list", data, has_more: from + data.length < dataset.count };
+}
+
+/** Where a job goes on whose rows are yet to be written, so that it ends with them. Null: there is nothing to write. */
+function cancelled({ status, progress }: JobRecord): JobProgress | null {
+  const now = progress as DistillProgress | null;
+  if (!now || (status !== "paused" && status !== "queued") || now.questions === 0 || now.made.rows) return null;
+  const ending: Ending = { questions: now.questions, stopped: "cancel" };
+  return { ...now, made: { ending, ...now.made } };
 }
 
 const madeOf = ({ progress }: JobRecord): { result: DistillResult } | undefined =>
