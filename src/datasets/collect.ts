@@ -48,8 +48,9 @@ export async function collectRows(
 /** Ids as hashes: they may be long, and there may be millions. */
 function takenId(ids: HashTable, { id, provenance }: DatasetRow): string | undefined {
   if (id === undefined) return undefined;
-  // Several explanations of one question bear its id.
-  const whole = provenance?.sample === undefined ? id : `${id}\n${JSON.stringify(provenance.sample)}`;
+  // Several explanations of one question bear its id; where a job drew or read them, it says which is which.
+  const { row, sample } = provenance ?? {};
+  const whole = row === undefined && sample === undefined ? id : `${id}\n${JSON.stringify([row, sample])}`;
   const earlier = ids.add(createHash("sha256").update(whole, "utf16le").digest(), 0);
   return earlier === undefined
     ? undefined

@@ -34,10 +34,11 @@ async function instead(
   source: SourceDataset,
 ): Promise<DatasetRow | null> {
   const { id, question, solution, metadata } = row;
-  const from = { control, row: provenance?.row };
+  const { row: number, sample } = provenance ?? {};
+  const from = { control, row: number, ...(sample === undefined ? {} : { sample }) };
   const words = { ...(id === undefined ? {} : { id }), question, solution };
   const more = { ...(metadata === undefined ? {} : { metadata }), provenance: from };
   if (control === "solutions") return { ...words, ...more };
-  const own = (await source.row(provenance?.row as number)).reasoning_trace;
+  const own = (await source.row(number as number)).reasoning_trace;
   return own === undefined ? null : { ...words, reasoning_trace: own, ...more };
 }

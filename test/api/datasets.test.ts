@@ -374,6 +374,16 @@ describeDatabases("datasets", ({ database }) => {
     expect((await call("DELETE", `/v1/datasets/${again.body.id}`)).status).toBe(200);
   });
 
+  test("rows that a job made of one question may bear one id, as long as it says which is which", async () => {
+    const row = { id: "q", question: "one id", solution: "s" };
+    const made = [{ row: 0, sample: 0 }, { row: 0, sample: 1 }, { row: 1 }, { row: 2 }];
+    const rows = made.map((provenance) => ({ ...row, provenance: { job: "djob_1", ...provenance } }));
+    expect((await call("POST", "/v1/datasets", { rows })).status).toBe(201);
+    expect((await call("POST", "/v1/datasets", { rows: [...rows, rows[3]] })).body.error.message).toMatch(
+      /earlier row/,
+    );
+  });
+
   test("the files go with the last dataset that has them; one that a job needs stays", async () => {
     const rows = [{ question: "shared by two", solution: "s" }];
     const [a, b] = [await call("POST", "/v1/datasets", { rows }), await call("POST", "/v1/datasets", { rows })];
