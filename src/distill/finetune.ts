@@ -5,6 +5,7 @@ import type { CheckpointRecord } from "../jobs/records.ts";
 import type { TrainingConfig } from "../train/config.ts";
 import { runTraining } from "../train/handler.ts";
 import type { TrainingDeps } from "../train/job-deps.ts";
+import type { DistillConfig } from "./config.ts";
 import type { Progress } from "./progress.ts";
 
 export interface Finetuned {
@@ -17,7 +18,7 @@ export interface Finetuned {
 const CHECKPOINTS_READ = 100;
 
 /**
- * Trains `config`; null: paused or cancelled before its end. `part` names the run among those of the job. `publish: false`
+ * Trains `config`, within what the job's budget has left; `stopped`: before its end, with the last checkpoint if there is one. `part` names the run among those of the job. `publish: false`
  * leaves the student a checkpoint, as controls are.
  */
 export async function finetune(
@@ -26,8 +27,9 @@ export async function finetune(
   config: TrainingConfig,
   part: string,
   progress: Progress,
+  budget: DistillConfig["budget"],
   publish: boolean,
-): Promise<{ stopped: HandlerResult["outcome"] } | { made: Finetuned }> {
+): Promise<{ stopped: HandlerResult["outcome"]; made: Finetuned | null } | { stopped: null; made: Finetuned }> {
   const { job } = context;
   const mine = (checkpoint: CheckpointRecord): boolean => (checkpoint.config as { part?: unknown }).part === part;
   const list = async (): Promise<CheckpointRecord[]> =>
@@ -48,13 +50,21 @@ export async function finetune(
           ...{ checkpoint },
         }),
   };
-  const before = { step: progress.now.step, trained: progress.now.tokens_trained };
-  const reached = progress.now.made[`${part}_base`] as typeof before | undefined;
+  const before = { step: progress.now.step, trained: progress.now.tokens_trained, left: progress.left(budget) };
+  const reached = progress.now.made[`${part}_base`] as
+    | (Omit<typeof before, "left"> & Partial<typeof before>)
+    | undefined;
   const base = reached ?? before;
   if (!reached) await progress.made(`${part}_base`, base);
   const run = await runTraining(inside, {
     ...context,
-    job: { ...job, id: `${job.id}-${part}`, config, seed: config.seed, progress: null },
+    job: {
+      ...job,
+      id: `${job.id}-${part}`,
+      config: { ...config, budget: base.left ?? before.left },
+      seed: config.seed,
+      progress: null,
+    },
     metrics: (step, values) => context.metrics(step, prefixed(part, values)),
     event: (type, data) => context.event(type, { part, ...(data as object) }),
     checkpoint: (checkpoint) =>
@@ -67,10 +77,14 @@ export async function finetune(
         tokens_trained: base.trained + (trained as number),
       }),
   });
-  if (run.outcome !== "succeeded") return { stopped: run.outcome };
-  const { checkpoint, student } = run.result as { checkpoint: string; student: string };
-  return { made: { checkpoint, student: publish ? student : `${config.model.split("@")[0]!}@${checkpoint}` } };
+  const { checkpoint, student } = (run.result ?? {}) as { checkpoint?: string; student?: string };
+  const made = checkpoint === undefined ? null : { checkpoint, student: nameOf(config, checkpoint, publish, student) };
+  if (run.outcome === "succeeded") return { stopped: null, made: made! };
+  return { stopped: run.outcome, made };
 }
+
+const nameOf = (config: TrainingConfig, checkpoint: string, publish: boolean, registered = ""): string =>
+  publish && registered !== "" ? registered : `${config.model.split("@")[0]!}@${checkpoint}`;
 
 const prefixed = (part: string, values: Readonly<Record<string, number>>): Record<string, number> =>
   Object.fromEntries(Object.entries(values).map(([name, value]) => [`${part}/${name}`, value]));

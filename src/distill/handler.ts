@@ -50,8 +50,7 @@ export async function runDistillation(deps: DistillDeps, context: JobContext): P
     source: dataset,
     output: result.output_dataset,
   });
-  if ("stopped" in trained) return { outcome: trained.stopped, result };
-  return { outcome: "succeeded", result: { ...result, ...trained.result } };
+  return { outcome: trained.stopped ?? "succeeded", result: { ...result, ...trained.result } };
 }
 
 interface Made {

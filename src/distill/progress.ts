@@ -54,6 +54,8 @@ export interface Progress {
   readonly now: DistillProgress;
   spent(spent: Spent): void;
   isSpent(budget: DistillConfig["budget"]): boolean;
+  /** What there is for the stages to come; null: without limit. */
+  left(budget: DistillConfig["budget"]): DistillConfig["budget"];
   /** A question was taken; tells it, now and then, with metrics and samples. */
   question(record: QuestionRecord, row: SourceRow, selected: Selected, selection: SelectionState): Promise<void>;
   /** Written now and then. */
@@ -90,6 +92,13 @@ export function createProgress(
   const told = now.questions;
 
   const elapsed = (): number => (clock() - begun) / 1000;
+  const left: Progress["left"] = ({ tokens, seconds }) => {
+    const used = now.tokens_sampled + now.tokens_scored + now.tokens_trained;
+    return {
+      tokens: tokens === null ? null : tokens - used,
+      seconds: seconds === null ? null : seconds - earlier.seconds - elapsed(),
+    };
+  };
   const write = async (): Promise<void> => {
     written = clock();
     now.seconds = earlier.seconds + elapsed();
@@ -103,10 +112,11 @@ export function createProgress(
       now.tokens_sampled += sampled;
       now.tokens_scored += scored;
     },
-    isSpent({ tokens, seconds }) {
-      const used = now.tokens_sampled + now.tokens_scored + now.tokens_trained;
-      return used >= (tokens ?? Infinity) || earlier.seconds + elapsed() >= (seconds ?? Infinity);
+    isSpent(budget) {
+      const { tokens, seconds } = left(budget);
+      return (tokens ?? 1) <= 0 || (seconds ?? 1) <= 0;
     },
+    left,
     async question(record, row, selected, selection) {
       now.questions = record.row + 1;
       now.step = Math.max(now.step, now.questions);

@@ -54,6 +54,11 @@ class Halt extends Error {
   }
 }
 
+const OUTCOMES = { pause: "paused", cancel: "cancelled", budget: "budget" } as const;
+
+/** The part that the job is about; the others are its controls. */
+const DISTILLED = "distilled";
+
 export interface Training {
   deps: DistillDeps;
   context: JobContext;
@@ -66,11 +71,15 @@ export interface Training {
 }
 
 /** Everything that is done stays done: each part is kept with the job as soon as it is there. */
-export async function trainStudent(job: Training): Promise<{ stopped: Stopped } | { result: StudentResult }> {
+export async function trainStudent(
+  job: Training,
+): Promise<{ stopped: Stopped; result: Partial<StudentResult> } | { stopped: null; result: StudentResult }> {
   try {
-    return { result: await allOf(job) };
+    return { stopped: null, result: await allOf(job) };
   } catch (error) {
-    if (error instanceof Halt) return { stopped: error.outcome };
+    if (error instanceof Halt) {
+      return { stopped: error.outcome, result: { ...(job.progress.now.made[`student-${DISTILLED}`] as Finetuned) } };
+    }
     throw error;
   }
 }
@@ -78,10 +87,10 @@ export async function trainStudent(job: Training): Promise<{ stopped: Stopped } 
 async function allOf(job: Training): Promise<StudentResult> {
   const { config, finetune: asked } = job;
   const before = config.evaluate && (await measure(job, "before", asked.training.model));
-  const trained = await learn(job, "distilled", job.output, true);
-  const after = config.evaluate && (await measure(job, "distilled", trained.student));
+  const trained = await learn(job, DISTILLED, job.output, true);
+  const after = config.evaluate && (await measure(job, DISTILLED, trained.student));
   const result: StudentResult = { ...trained };
-  if (before && after) result.evaluation = { before, after, uplift: await difference(job, "before", "distilled") };
+  if (before && after) result.evaluation = { before, after, uplift: await difference(job, "before", DISTILLED) };
   for (const control of asked.controls) {
     result.controls = { ...result.controls, [control]: await compared(job, control, before !== null) };
   }
@@ -106,7 +115,7 @@ async function compared(job: Training, control: Control, measured: boolean): Pro
     student,
     evaluation: await measure(job, control, student),
     uplift: await difference(job, "before", control),
-    behind: await difference(job, control, "distilled"),
+    behind: await difference(job, control, DISTILLED),
   };
 }
 
@@ -118,12 +127,23 @@ async function kept<T>(progress: Progress, name: string, make: () => Promise<T>)
 }
 
 function learn(job: Training, part: string, dataset: string, publish: boolean): Promise<Finetuned> {
-  const { deps, context, finetune: asked, progress } = job;
+  const { deps, context, config, finetune: asked, progress } = job;
   return kept(progress, `student-${part}`, async () => {
+    if (progress.isSpent(config.budget)) throw new Halt("budget");
     await progress.update({ stage: "finetune", part, percent: 0, eta_seconds: null });
-    const run = await finetune(deps.training, context, { ...asked.training, dataset }, part, progress, publish);
-    if ("stopped" in run) throw new Halt(run.stopped);
-    return run.made;
+    const run = await finetune(
+      deps.training,
+      context,
+      { ...asked.training, dataset },
+      part,
+      progress,
+      config.budget,
+      publish,
+    );
+    if (run.stopped === null) return run.made;
+    // The job ends here: what it has paid for is told.
+    if (run.stopped === "budget" && run.made) await progress.made(`student-${part}`, run.made);
+    throw new Halt(run.stopped);
   });
 }
 
@@ -133,6 +153,7 @@ const folderOf = ({ deps, context }: Training, part: string): string =>
 function measure(job: Training, part: string, student: string): Promise<EvaluationSummary> {
   const { deps, context, config, progress } = job;
   const asked = config.evaluate!;
+  const halted = () => context.wanted() ?? (progress.isSpent(config.budget) ? "budget" : null);
   return kept(progress, `evaluation-${part}`, async () => {
     await progress.update({ stage: "evaluate", part, percent: 0, eta_seconds: null });
     const dataset = await deps.evaluated(asked);
@@ -145,7 +166,7 @@ function measure(job: Training, part: string, student: string): Promise<Evaluati
           journal,
           signal: context.signal,
           patiently: deps.patiently,
-          stop: () => context.wanted(),
+          stop: halted,
           finished: (_, figures) => progress.tell({ percent: (100 * figures.size) / dataset.rows.length }),
         },
         {
@@ -159,7 +180,7 @@ function measure(job: Training, part: string, student: string): Promise<Evaluati
           seed: asked.seed,
         },
       );
-      if (!complete) throw new Halt(context.wanted() === "cancel" ? "cancelled" : "paused");
+      if (!complete) throw new Halt(OUTCOMES[halted() ?? "pause"]);
       return summary;
     } finally {
       await journal.close();

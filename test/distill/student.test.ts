@@ -133,6 +133,29 @@ describe("a distillation job that trains", () => {
     await expectReported(run, made);
   });
 
+  it("stops at its budget while it trains, too, with the student as far as it came", async () => {
+    const rows = newRun();
+    await runDistillation(
+      lab.deps,
+      mortal(rows, trainingJob({ target_rows: null, finetune: null, evaluate: null }), FOR_EVER),
+    );
+    const { tokens_sampled: sampled, tokens_scored: scored } = rows.progress as unknown as Record<string, number>;
+    const run = newRun();
+    const budget = { tokens: sampled! + scored! + 1, seconds: null };
+    const { outcome, result } = await runDistillation(
+      lab.deps,
+      mortal(run, trainingJob({ target_rows: null, budget }), FOR_EVER),
+    );
+    expect(outcome).toBe("budget");
+    expect(result).toMatchObject({
+      accepted: 40,
+      ended_by: "questions_used",
+      checkpoint: expect.stringMatching(/^ckpt_/),
+    });
+    expect(lab.lab.checkpoints.map(({ step }) => step)).toEqual([1]);
+    expect(result).not.toHaveProperty("controls");
+  });
+
   it(
     "killed again and again at any write, it trains to the same weights and measures the same",
     async () => {
