@@ -20,6 +20,13 @@ export function resolveDistillation(
 ): Omit<DistillConfig, "finetune" | "evaluate"> {
   const { student, samples_per_question: samples, temperature, top_p, top_k } = request;
   const select = selectionOf(request);
+  if (temperature === 0 && samples > 1) {
+    throw fail(
+      "invalid_value",
+      `temperature: at 0 all ${samples} explanations of a question are the same; raise it, or take one`,
+      { param: "temperature" },
+    );
+  }
   if (student === undefined) refuseWithoutStudent(request, select);
   return {
     from: "teacher",

@@ -256,6 +256,7 @@ describe("distillation over HTTP", () => {
     [{ student: undefined, select: { min_reward: 0 } }, "student", /select/],
     [{ select: { where: { rewards: { gte: 0 } } } }, "select", /./],
     [{ samples_per_question: 0 }, "samples_per_question", /./],
+    [{ temperature: 0 }, "temperature", /all 3 explanations of a question are the same/],
     [{ sample_per_question: 1 }, "sample_per_question", /samples_per_question/],
     [{ preview: 3, finetune: { model: "student" } }, "preview", /trains nobody/],
     [{ evaluate: { dataset: "ds_none", answer: "exact" } }, "evaluate", /no student to measure/],
