@@ -59,7 +59,7 @@ export interface Filters {
 export const MAX_SAMPLES_PER_QUESTION = 256;
 /** The temperature of the method, of sampling and of the reward. */
 export const DEFAULT_SAMPLING = { temperature: 0.7, top_p: 1, top_k: 0 } as const;
-/** Explanations that say the same in slightly other words share about this much of their word triples. */
+/** Explanations that say the same in slightly other words share about this much of their runs of five words. */
 export const DEFAULT_NEAR = 0.8;
 /** An explanation that arrives at the solution has it in its second half; one that sets out from it restates it. */
 export const DEFAULT_LEAK_SHARE = 0.5;

@@ -237,6 +237,8 @@ describe("distillation over HTTP", () => {
     });
     const done = await ended(id);
     expect(done.error).toBeUndefined();
+    // The context of the model that learns, where nothing else was asked for.
+    expect(done.config).toMatchObject({ filters: { fits_context: 256 } });
     expect(done.result).toMatchObject({
       accepted: 10,
       student: "student-distilled@1",

@@ -1,5 +1,5 @@
 /** All that can be wrong with a distillation job before it is queued. */
-import type { DistillConfig } from "../../distill/config.ts";
+import type { DistillConfig, Finetune } from "../../distill/config.ts";
 import { resolveDistillation } from "../../distill/resolve.ts";
 import { fail } from "../../errors.ts";
 import type { TrainingDataset, TrainingRow } from "../../train/job-deps.ts";
@@ -24,12 +24,15 @@ export async function checkDistillation(deps: DistillCheckDeps, request: CreateD
   }
   const { filters } = asked;
   if (request.fits_context === true) filters.fits_context = contextOf(student);
+  const trained = await checkFinetune(deps, request, asked.seed);
+  // One row longer than the context of the model that is to learn it would end the job after everything was generated.
+  if (request.fits_context === undefined && student && trained) filters.fits_context = trained.contextLength;
   return {
     ...asked,
     teacher: teacher.name,
     student: student?.name ?? null,
     filters,
-    finetune: await checkFinetune(deps, request, asked.seed),
+    finetune: trained?.finetune ?? null,
     evaluate: await checkMeasurement(deps, request, asked.seed),
   };
 }
@@ -78,7 +81,7 @@ async function checkFinetune(
   deps: DistillCheckDeps,
   { finetune, preview }: CreateDistillation,
   seed: number,
-): Promise<DistillConfig["finetune"]> {
+): Promise<{ finetune: Finetune; contextLength: number | null } | null> {
   if (!finetune) return null;
   if (preview !== undefined) {
     throw fail("invalid_value", "preview: a preview trains nobody; leave finetune out", { param: "preview" });
@@ -86,8 +89,8 @@ async function checkFinetune(
   const { controls, ...training } = finetune;
   const request = { ...training, method: "sft", role: "student", dataset: TO_COME, seed } as const;
   try {
-    const { config } = await checkModels(deps, request);
-    return { training: config, controls: [...new Set(controls)] };
+    const { config, contextLength } = await checkModels(deps, request);
+    return { finetune: { training: config, controls: [...new Set(controls)] }, contextLength };
   } catch (error) {
     throw within("finetune", error);
   }

@@ -84,7 +84,9 @@ export const filterFields = {
     .union([z.boolean(), z.int().min(1).max(MAX_TOKENS)])
     .optional()
     .openapi({
-      description: "Leave out what is longer, as the student reads it, than its context (true) or so many tokens.",
+      description:
+        "Leave out what is longer, as the student reads it, than its context (true) or so many tokens. Default: the context of " +
+        "the model that finetune trains, else none.",
     }),
   dedupe: z
     .union([z.boolean(), z.number().min(MIN_NEAR_THRESHOLD).max(1)])
