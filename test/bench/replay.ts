@@ -24,10 +24,42 @@ export function replaying(model: EngineModel, from: Recording, tokensPerSecond: 
   return {
     ...model,
     async *sample(request) {
+      const drawn: number[][] = [];
       for (const event of from.get(request.seed)!) {
-        if (event.type === "token") await pace();
+        if (event.type === "token") {
+          await pace();
+          // The text is built by whoever is asked whether it ends here.
+          const ids = [...(drawn[event.index] ?? []), event.id];
+          drawn[event.index] = ids;
+          request.shouldStop?.(event.index, ids);
+        }
         yield event;
       }
+    },
+  };
+}
+
+/** Reads nothing: what a teacher is asked for beside its explanations belongs to scoring, or to a machine elsewhere. */
+export function unread(model: EngineModel): EngineModel {
+  return {
+    ...model,
+    logprobs: async ({ sequences }) =>
+      sequences.map(({ ids, from = 1, to = ids.length }) => ({
+        from,
+        to,
+        cachedTokens: 0,
+        logprobs: new Float32Array(to - from),
+      })),
+  };
+}
+
+/** Adds up the tokens that are read: stages that are compared must have done the same work. */
+export function counting(model: EngineModel, read: (tokens: number) => void): EngineModel {
+  return {
+    ...model,
+    logprobs(request) {
+      read(request.sequences.reduce((sum, { ids }) => sum + ids.length, 0));
+      return model.logprobs(request);
     },
   };
 }
