@@ -8,6 +8,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 120_000,
+    globalSetup: ["test/database-template.ts"],
     reporters: ["default", "./test/closing-line-reporter.ts"],
   },
 });

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { type ComposeOptions, compose } from "../../src/compose.ts";
 import { loadConfig } from "../../src/config.ts";
+import { giveDatabase } from "../database-template.ts";
 
 export const GOLDEN = fileURLToPath(new URL("../golden/models", import.meta.url));
 
@@ -33,6 +34,7 @@ export async function startPreceptor(
     HF_HOME: path.join(dataDir, "hf"),
     ...env,
   });
+  if (config.databaseUrl === undefined) await giveDatabase(dataDir);
   const app = await compose(config, pino({ level: process.env.TEST_LOG ?? "silent" }), options);
   const call = async (route: string, init: RequestInit, allowed: readonly number[]): Promise<never> => {
     const response = await fetch(app.url + route, init);
