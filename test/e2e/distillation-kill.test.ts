@@ -14,8 +14,8 @@ import { takeTasks } from "../miniature/tasks.ts";
 import { end, listening, type Server, type ServerSetting, startServer } from "./killable.ts";
 import { miniatureDirectory, registerBoth } from "./training-fixture.ts";
 
-const QUESTIONS = Number(process.env.QUESTIONS ?? 160);
-const KILLS = Number(process.env.KILLS ?? 2);
+const QUESTIONS = Number(process.env.QUESTIONS ?? 100);
+const KILLS = Number(process.env.KILLS ?? 1);
 const SEED = Number(process.env.KILL_SEED ?? 1);
 const LEASE_MS = 2_000;
 /** A kill comes at most so long after a few more questions were done. */

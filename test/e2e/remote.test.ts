@@ -210,7 +210,8 @@ describe("three replicas: one is killed, one is slow, one answers garbage", () =
   let front: Running;
   beforeAll(async () => {
     replicas = await Promise.all([
-      startFake({ ...common, tokenMs: 1 }),
+      // Slow enough that its end finds it in the midst of something.
+      startFake({ ...common, tokenMs: 5 }),
       startFake({ ...common, tokenMs: 20 }),
       startFake({ ...common, tokenMs: 1 }),
     ]);

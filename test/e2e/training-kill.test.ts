@@ -24,7 +24,7 @@ import {
   waitFor,
 } from "./training-fixture.ts";
 
-const KILLS = Number(process.env.KILLS ?? 4);
+const KILLS = Number(process.env.KILLS ?? 2);
 const SEED = Number(process.env.KILL_SEED ?? 1);
 /**
  * When kills come, at most so long after the process starts (one in four), after it listens (one in four: the job's models are
