@@ -1,5 +1,5 @@
 /** One question of a job: its explanations are written, each is read by the student, and all that selection needs is noted. */
-import { mapLimited } from "../concurrency.ts";
+import { allSettledOrThrow, mapLimited } from "../concurrency.ts";
 import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
 import { judgeFormat, parseCompletion } from "../rlt/completion.ts";
 import { problemSurprise, surpriseOf } from "../rlt/familiarity.ts";
@@ -66,8 +66,11 @@ export async function workOn(
         : [traceDraft(question, closeOf({ teacher, student }))];
     for (const { record } of drafts) spent.sampled += record.tokens;
     const judge = createJudge({ teacher, student }, config, question, asking, spent);
-    const surprise = await judge.surprise();
-    const samples = await mapLimited(drafts, PARALLEL_SCORES, judge.sample);
+    // All at once: they begin with the same question, which the engine then reads once.
+    const [surprise, samples] = await allSettledOrThrow([
+      judge.surprise(),
+      mapLimited(drafts, PARALLEL_SCORES, judge.sample),
+    ]);
     return { record: { row, samples, surprise }, spent };
   } catch (error) {
     return { record: { row, samples: [], surprise: UNKNOWN, error: faultOfRow(error) }, spent };
