@@ -1,7 +1,8 @@
 /** What compose.ts needs for distillation jobs. */
 import { DISTILLATION } from "./api/distillation/service.ts";
 import type { ModelService } from "./api/models/service.ts";
-import { createModelUse, patiently } from "./api/training/use.ts";
+import { patiently } from "./api/patience.ts";
+import { createModelUse } from "./api/training/use.ts";
 import type { ArtifactStore } from "./artifacts/store.ts";
 import { keepDataset } from "./datasets/keep.ts";
 import type { DatasetOpener } from "./datasets/open.ts";
@@ -24,16 +25,13 @@ export interface DistillationParts {
 
 export function distillationHandlers(parts: DistillationParts): Record<string, JobHandler> {
   const { models, queue, datasets, store, artifacts, training } = parts;
-  const { teach, serve } = createModelUse(models);
+  const { teach, serve, answer } = createModelUse(models);
   const open = (id: string) => datasets.openDataset(id, { param: "dataset" });
   const deps: DistillDeps = {
     teach,
     serve,
-    answer: (student, signal) =>
-      patiently(signal, () =>
-        models.hold(student, { role: "student", param: "student", signal, needs: { sample: true } }),
-      ),
-    patiently: (attempt, signal) => patiently(signal, attempt),
+    answer,
+    patiently,
     dataset: open,
     async evaluated(asked) {
       const dataset = await open(asked.dataset);

@@ -1,7 +1,8 @@
 /** What compose.ts needs for evaluations: their handler. */
 import { weightsHashOf } from "./api/evaluations/check.ts";
 import type { ModelService } from "./api/models/service.ts";
-import { patiently } from "./api/training/use.ts";
+import { patiently } from "./api/patience.ts";
+import { createModelUse } from "./api/training/use.ts";
 import { EVALUATION, type EvaluationDeps, runEvaluation } from "./evaluate/handler.ts";
 import type { JobHandler } from "./jobs/run-job.ts";
 import type { DatasetSource } from "./train/datasets.ts";
@@ -15,11 +16,10 @@ export interface EvaluationParts {
 export function evaluationHandlers({ models, datasets, artifacts }: EvaluationParts): Record<string, JobHandler> {
   const asked = { role: "student", param: "student" } as const;
   const deps: EvaluationDeps = {
-    serve: (student, signal) =>
-      patiently(signal, () => models.hold(student, { ...asked, signal, needs: { sample: true } })),
+    serve: createModelUse(models).answer,
     weightsHash: async (student) => weightsHashOf((await models.prepare(student, asked)).prepared),
     dataset: (id) => datasets.open(id),
-    patiently: (attempt, signal) => patiently(signal, attempt),
+    patiently,
     artifacts,
     now: () => performance.now(),
   };

@@ -18,8 +18,8 @@ export interface Finetuned {
 const CHECKPOINTS_READ = 100;
 
 /**
- * Trains `config`, within what the job's budget has left; `stopped`: before its end, with the last checkpoint if there is one. `part` names the run among those of the job. `publish: false`
- * leaves the student a checkpoint, as controls are.
+ * Trains `config`, within what the job's budget has left; `stopped`: before its end, with the last checkpoint if there is one.
+ * `part` names the run among those of the job. `publish: false` leaves the student a checkpoint, as controls are.
  */
 export async function finetune(
   deps: TrainingDeps,
@@ -43,17 +43,10 @@ export async function finetune(
     },
     publish: publish
       ? deps.publish
-      : async ({ config: { model }, checkpoint }) => ({
-          role: "student",
-          id: model.split("@")[0]!,
-          version: 0,
-          ...{ checkpoint },
-        }),
+      : async ({ config: { model } }) => ({ role: "student", id: model.split("@")[0]!, version: 0 }),
   };
   const before = { step: progress.now.step, trained: progress.now.tokens_trained, left: progress.left(budget) };
-  const reached = progress.now.made[`${part}_base`] as
-    | (Omit<typeof before, "left"> & Partial<typeof before>)
-    | undefined;
+  const reached = progress.now.made[`${part}_base`] as typeof before | undefined;
   const base = reached ?? before;
   if (!reached) await progress.made(`${part}_base`, base);
   const run = await runTraining(inside, {
@@ -61,7 +54,7 @@ export async function finetune(
     job: {
       ...job,
       id: `${job.id}-${part}`,
-      config: { ...config, budget: base.left ?? before.left },
+      config: { ...config, budget: base.left },
       seed: config.seed,
       progress: null,
     },

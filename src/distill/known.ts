@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import type { Violation } from "../rlt/completion.ts";
-import { type Coefficients, emptyKl } from "../rlt/reward.ts";
+import { type Coefficients, emptyKl, klOf, solutionOf, totalReward } from "../rlt/reward.ts";
 import type { DistillConfig } from "./config.ts";
 import type { SourceRow } from "./job-deps.ts";
 import type { Question } from "./question.ts";
@@ -117,12 +117,11 @@ export function judgedAgain(
   };
 }
 
-/** Equations of src/rlt/reward.ts, from the parts. With a teacher, no KL means that there was nothing to compare. */
+/** With a teacher, no KL means that there was nothing to compare. */
 function withCoefficients(score: Known["score"], coefficients: Coefficients, teacher: string | null): ScoreRecord {
-  const { solution: s, kl: k } = coefficients;
-  const { logprob_mean, logprob_min } = score.solution;
-  const solution = { logprob_mean, logprob_min, reward: s.mean * logprob_mean + s.min * logprob_min };
-  const kl = score.kl && { ...score.kl, reward: -(k.mean * score.kl.mean + k.max * score.kl.max) };
+  const { penalty } = score;
+  const solution = solutionOf(score.solution.logprob_mean, score.solution.logprob_min, coefficients);
+  const kl = score.kl && klOf(score.kl.mean, score.kl.max, coefficients);
   const cost = kl ?? (teacher === null ? null : emptyKl(coefficients));
-  return { ...score, solution, kl, reward: solution.reward + (cost?.reward ?? 0) + score.penalty };
+  return { ...score, solution, kl, reward: totalReward(solution, cost, { penalty }) };
 }

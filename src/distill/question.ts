@@ -3,7 +3,7 @@ import { allSettledOrThrow, mapLimited } from "../concurrency.ts";
 import { type ErrorBody, fail, PreceptorError } from "../errors.ts";
 import { judgeFormat, parseCompletion } from "../rlt/completion.ts";
 import { problemSurprise, surpriseOf } from "../rlt/familiarity.ts";
-import { type StudentFormat, studentFormat, teacherFormat } from "../rlt/formats.ts";
+import { closingTag, type StudentFormat, studentFormat, teacherFormat } from "../rlt/formats.ts";
 import { studentText, teacherPrompt } from "../rlt/prompts.ts";
 import type { Asking, ScoringModel } from "../rlt/reading.ts";
 import type { Sampled } from "../rlt/sampled.ts";
@@ -127,10 +127,8 @@ function traceDraft({ trace }: Question, close: string): Draft {
   return { completion: trace + close, record: { sample: 0, explanation: trace, tokens: 0, finish: null } };
 }
 
-function closeOf({ teacher, student }: Models): string {
-  if (teacher) return teacherFormat(teacher.format).close;
-  return teacherFormat(student?.format === "r1" ? "r1" : "stratos").close;
-}
+const closeOf = ({ teacher, student }: Models): string =>
+  closingTag(teacher && teacherFormat(teacher.format), student && studentFormat(student.format));
 
 function createJudge(
   { teacher, student }: Models,

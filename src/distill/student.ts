@@ -2,7 +2,7 @@
 import path from "node:path";
 import { fail } from "../errors.ts";
 import type { EvaluatedRow } from "../evaluate/records.ts";
-import { evaluate } from "../evaluate/run.ts";
+import { evaluate, evaluationOf } from "../evaluate/run.ts";
 import {
   type EvaluationSummary,
   figuresOf,
@@ -169,16 +169,7 @@ function measure(job: Training, part: string, student: string): Promise<Evaluati
           stop: halted,
           finished: (_, figures) => progress.tell({ percent: (100 * figures.size) / dataset.rows.length }),
         },
-        {
-          rows: dataset.rows,
-          row: dataset.row,
-          answer: asked.answer,
-          maxTokens: asked.max_tokens,
-          temperature: asked.temperature,
-          topP: asked.top_p,
-          samples: asked.samples,
-          seed: asked.seed,
-        },
+        evaluationOf(asked, dataset),
       );
       if (!complete) throw new Halt(OUTCOMES[halted() ?? "pause"]);
       return summary;

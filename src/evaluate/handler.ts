@@ -8,7 +8,7 @@ import type { ServedModel, TrainingDataset } from "../train/job-deps.ts";
 import { type EvaluationConfig, rowsOf } from "./config.ts";
 import { createProgress } from "./progress.ts";
 import type { EvaluatedRow } from "./records.ts";
-import { type EvaluateDeps, evaluate } from "./run.ts";
+import { type EvaluateDeps, evaluate, evaluationOf } from "./run.ts";
 
 export const EVALUATION = "evaluation";
 
@@ -48,16 +48,7 @@ export async function runEvaluation(deps: EvaluationDeps, context: JobContext): 
           stop: () => context.wanted(),
           finished: progress.finished,
         },
-        {
-          rows,
-          row: (index) => dataset.row(index),
-          answer: config.answer,
-          maxTokens: config.max_tokens,
-          temperature: config.temperature,
-          topP: config.top_p,
-          samples: config.samples,
-          seed: config.seed,
-        },
+        evaluationOf(config, { rows, row: (index) => dataset.row(index) }),
       );
       await progress.write(summary.counts.rows);
       if (complete) return { outcome: "succeeded", result: summary };

@@ -14,6 +14,7 @@ import { rollout } from "../train/rollout.ts";
 import { derivedSeed } from "../train/seeds.ts";
 import { type AnswerSpec, checkerOf } from "./answers.ts";
 import type { Checker } from "./checkers/checker.ts";
+import type { EvaluationConfig } from "./config.ts";
 import type { EvaluatedRow, EvaluatedSample } from "./records.ts";
 import { type EvaluationSummary, figuresOf, type RowFigures, summarise } from "./summary.ts";
 
@@ -28,6 +29,15 @@ export interface Evaluation {
   topP: number;
   samples: number;
   seed: number;
+}
+
+/** `rows`: those that the configuration means. */
+export function evaluationOf(
+  config: Pick<EvaluationConfig, "answer" | "max_tokens" | "temperature" | "top_p" | "samples" | "seed">,
+  { rows, row }: Pick<Evaluation, "rows" | "row">,
+): Evaluation {
+  const { answer, max_tokens: maxTokens, temperature, top_p: topP, samples, seed } = config;
+  return { rows, row, answer, maxTokens, temperature, topP, samples, seed };
 }
 
 export interface EvaluateDeps {

@@ -174,6 +174,11 @@ function looksLikeTag(piece: string): boolean {
   return /[<>[\]{}|]/.test(piece);
 }
 
+/** The tag that ends an explanation; without a teacher, the one of the preset the student answers in. */
+export function closingTag(teacher: TeacherFormat | null, student: StudentFormat | null): string {
+  return (teacher ?? TEACHER_PRESETS[student?.name === "r1" ? "r1" : "stratos"]).close;
+}
+
 /** What is wrong with a custom format for one role, as a sentence naming the field, or null. */
 export function formatProblem(
   spec: CustomFormat,

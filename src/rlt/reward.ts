@@ -30,7 +30,7 @@ export interface KlReward {
 }
 
 /** @param logprobs (N ≥ 1) of the solution's tokens under the student. */
-export function solutionReward(logprobs: ArrayLike<number>, { solution }: Coefficients): SolutionReward {
+export function solutionReward(logprobs: ArrayLike<number>, coefficients: Coefficients): SolutionReward {
   let total = 0;
   let min = Number.POSITIVE_INFINITY;
   for (let i = 0; i < logprobs.length; i++) {
@@ -38,15 +38,21 @@ export function solutionReward(logprobs: ArrayLike<number>, { solution }: Coeffi
     total += value;
     if (value < min) min = value;
   }
-  const mean = total / logprobs.length;
-  return { logprob_mean: mean, logprob_min: min, reward: solution.mean * mean + solution.min * min };
+  return solutionOf(total / logprobs.length, min, coefficients);
 }
+
+/** The same from its two figures. */
+export const solutionOf = (mean: number, min: number, { solution }: Coefficients): SolutionReward => ({
+  logprob_mean: mean,
+  logprob_min: min,
+  reward: solution.mean * mean + solution.min * min,
+});
 
 /**
  * @param values (S ≥ 1) KL per stretch of bytes (per token where both sides have the same tokens).
  * @param tokens number of the student's tokens that the mean is taken over.
  */
-export function klReward(values: ArrayLike<number>, tokens: number, { kl }: Coefficients): KlReward {
+export function klReward(values: ArrayLike<number>, tokens: number, coefficients: Coefficients): KlReward {
   let total = 0;
   let max = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < values.length; i++) {
@@ -54,15 +60,23 @@ export function klReward(values: ArrayLike<number>, tokens: number, { kl }: Coef
     total += value;
     if (value > max) max = value;
   }
-  const mean = total / tokens;
-  return { mean, max, reward: -(kl.mean * mean + kl.max * max) };
+  return klOf(total / tokens, max, coefficients);
 }
+
+/** The same from its two figures. */
+export const klOf = (mean: number, max: number, { kl }: Coefficients): KlReward => ({
+  mean,
+  max,
+  reward: -(kl.mean * mean + kl.max * max),
+});
 
 /** The reference's numbers for an empty explanation: mean = max = 1, which costs 3.03 at the default coefficients. */
-export function emptyKl({ kl }: Coefficients): KlReward {
-  return { mean: 1, max: 1, reward: -(kl.mean + kl.max) };
-}
+export const emptyKl = (coefficients: Coefficients): KlReward => klOf(1, 1, coefficients);
 
-export function totalReward(solution: SolutionReward, kl: KlReward | null, format: FormatReport): number {
+export function totalReward(
+  solution: SolutionReward,
+  kl: KlReward | null,
+  format: Pick<FormatReport, "penalty">,
+): number {
   return solution.reward + (kl?.reward ?? 0) + format.penalty;
 }

@@ -1,6 +1,6 @@
 import { deferred } from "../../deferred.ts";
 import { fail } from "../../errors.ts";
-import { type PassingError, passes, pauseMs } from "./patience.ts";
+import { type PassingError, passes, pauseMs } from "../patience.ts";
 
 /**
  * Explanations in the background: a few are worked on, the others wait for a place. Those who wait are an id each; their

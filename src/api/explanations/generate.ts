@@ -9,6 +9,7 @@ import { DEFAULT_COEFFICIENTS } from "../../rlt/reward.ts";
 import type { Sampled } from "../../rlt/sampled.ts";
 import { createWriting, type Writing } from "../../text/writing.ts";
 import type { HeldModel, ModelText } from "../models/registry.ts";
+import { patiently } from "../patience.ts";
 import type { ScoreResource } from "../scores/schemas.ts";
 import {
   isFaultOfItem,
@@ -18,7 +19,6 @@ import {
   scoringStudent,
   scoringTeacher,
 } from "../scores/service.ts";
-import { patiently } from "./patience.ts";
 import type { Choice, ExplanationResource } from "./schemas.ts";
 import { surpriseOfProblem } from "./surprise.ts";
 

@@ -2,11 +2,11 @@ import type { Caller, QueuePlace } from "../../caller.ts";
 import { TOUCH_INTERVAL_MS } from "../../db/explanation-store.ts";
 import type { ExplanationRecord, PageQuery } from "../../db/records.ts";
 import { bodyOf, type ErrorBody, fail, type PreceptorError } from "../../errors.ts";
+import { passes } from "../patience.ts";
 import { type BackgroundLimits, createBackgroundQueue } from "./background-queue.ts";
 import { type BeginDeps, begin, beginAgain, enqueue, generateRequest, type Run } from "./begin.ts";
 import { type Generated, type GenerateEvents, generate } from "./generate.ts";
 import { insist } from "./insist.ts";
-import { passes } from "./patience.ts";
 import { isUnfinished, storedSampling, toResource } from "./resource.ts";
 import type { CreateExplanation, ExplanationResource } from "./schemas.ts";
 

@@ -3,7 +3,7 @@ import { mapLimited } from "../../concurrency.ts";
 import { type ErrorCode, fail, PreceptorError } from "../../errors.ts";
 import { assertSharedTokenizer, vocabularyOf } from "../../rlt/compare.ts";
 import type { StudentFormat, TeacherFormat } from "../../rlt/formats.ts";
-import { studentFormat, teacherFormat } from "../../rlt/formats.ts";
+import { closingTag, studentFormat, teacherFormat } from "../../rlt/formats.ts";
 import { explanationSteps } from "../../rlt/progress.ts";
 import { pad } from "../../rlt/prompts.ts";
 import { type Asking, askingOf, type ScoringModel } from "../../rlt/reading.ts";
@@ -148,7 +148,7 @@ export async function scoreItem(
   asking: Asking,
   sampled?: Sampled,
 ): Promise<{ resource: ScoreResource; tokens: number; cachedTokens: number; thoughtTokens: number }> {
-  const close = closingTag(pair);
+  const close = closingTag(pair.teacher?.format ?? null, pair.student.format);
   const completion = rawCompletion(item, close);
   const fault = faultOfItem(item);
   if (fault) throw fail("invalid_value", fault.message, { param: fault.field });
@@ -188,12 +188,6 @@ export async function scoreItem(
     }
   }
   return { resource, tokens, cachedTokens, thoughtTokens: score.thoughtTokens };
-}
-
-/** The tag that ends a teacher's explanation; without a teacher, the one of the preset the student answers in. */
-function closingTag({ teacher, student }: ScoringPair): string {
-  if (teacher) return teacher.format.close;
-  return student.format.name === "r1" ? teacherFormat("r1").close : teacherFormat("stratos").close;
 }
 
 /** Clean text is a completion that closed properly, so both ways of sending it give the same number. */

@@ -1,28 +1,31 @@
 /** Registered models for a training job: with their files where they learn, and held in memory until the job lets them go. */
-import { setTimeout as delay } from "node:timers/promises";
 import type { DistillDeps } from "../../distill/job-deps.ts";
 import type { Precision } from "../../engine/engine.ts";
-import { fail, PreceptorError } from "../../errors.ts";
+import { fail } from "../../errors.ts";
 import type { TrainingDeps } from "../../train/job-deps.ts";
+import type { Needs } from "../models/needs.ts";
+import type { Role } from "../models/registry.ts";
 import type { ModelService } from "../models/service.ts";
+import { patiently } from "../patience.ts";
 
 /** Of gradients, and so of all whose numbers must be theirs, however the model is registered to be served. */
 const TRAINED_AS = "fp32" satisfies Precision;
-/** Where the server says nothing better. */
-const RETRY_SECONDS = 5;
 
 export function createModelUse(
   models: Pick<ModelService, "prepare" | "hold" | "openOptions">,
-): Pick<TrainingDeps, "use" | "serve"> & Pick<DistillDeps, "teach"> {
+): Pick<TrainingDeps, "use" | "serve"> & Pick<DistillDeps, "teach" | "answer"> {
+  const held = (name: string, role: Role, needs: Needs, signal: AbortSignal) =>
+    patiently(() => models.hold(name, { role, param: role, signal, needs }), signal);
   return {
     async use(name, { role, rollouts, signal }) {
-      const { version, prepared } = await patiently(signal, () =>
-        models.prepare(name, { role, param: "model", signal }),
+      const { version, prepared } = await patiently(
+        () => models.prepare(name, { role, param: "model", signal }),
+        signal,
       );
       if (prepared.kind !== "checkpoint") throw notTrainable(version.id);
       const { checkpoint } = prepared;
       const hold = (precision: Precision) =>
-        patiently(signal, () => models.hold(name, { role, param: "model", signal, precision }));
+        patiently(() => models.hold(name, { role, param: "model", signal, precision }), signal);
       const held = await hold(TRAINED_AS);
       const options = models.openOptions({ ...version, precision: TRAINED_AS }, checkpoint);
       if (rollouts === TRAINED_AS) return { ...held, checkpoint, options, sampler: held.engine };
@@ -38,14 +41,9 @@ export function createModelUse(
         throw error;
       }
     },
-    teach: (teacher, signal) =>
-      patiently(signal, () =>
-        models.hold(teacher, { role: "teacher", param: "teacher", signal, needs: { sample: true } }),
-      ),
-    serve: (student, signal) =>
-      patiently(signal, () =>
-        models.hold(student, { role: "student", param: "student", signal, needs: { logprobs: true } }),
-      ),
+    teach: (teacher, signal) => held(teacher, "teacher", { sample: true }, signal),
+    serve: (student, signal) => held(student, "student", { logprobs: true }, signal),
+    answer: (student, signal) => held(student, "student", { sample: true }, signal),
   };
 }
 
@@ -56,17 +54,3 @@ export function notTrainable(id: string, param?: string): Error {
     { param },
   );
 }
-
-/** A request is told to come back later; a job waits: it has nobody to tell. */
-export async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof PreceptorError) || !LATER.has(error.code)) throw error;
-      await delay((error.retryAfterSeconds ?? RETRY_SECONDS) * 1000, undefined, { signal });
-    }
-  }
-}
-
-const LATER: ReadonlySet<string> = new Set(["model_loading", "overloaded", "queue_full", "backend_unavailable"]);

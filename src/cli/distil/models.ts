@@ -3,7 +3,8 @@ import path from "node:path";
 import { weightsHashOf } from "../../api/evaluations/check.ts";
 import { registerModelSchema } from "../../api/models/schemas.ts";
 import { createModelService, type ModelService } from "../../api/models/service.ts";
-import { createModelUse, patiently } from "../../api/training/use.ts";
+import { patiently } from "../../api/patience.ts";
+import { createModelUse } from "../../api/training/use.ts";
 import { cacheOf, hubOf, preparationFor } from "../../compose-models.ts";
 import type { Config } from "../../config.ts";
 import type { GenerateDeps } from "../../distill/generate.ts";
@@ -91,7 +92,7 @@ export async function openLocalModels(
     teach: (_, ended) => teach("teacher", ended),
     serve: (_, ended) => serve("student", ended),
     async nameOf(role) {
-      const { prepared } = await patiently(signal, () => service.prepare(role, { role, signal }));
+      const { prepared } = await patiently(() => service.prepare(role, { role, signal }), signal);
       const hash = weightsHashOf(prepared);
       const { model } = given[role]!;
       return hash === null ? model : `${model}@${hash}`;

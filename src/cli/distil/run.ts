@@ -2,7 +2,7 @@
 import path from "node:path";
 import { checkDistillation } from "../../api/distillation/check.ts";
 import { type CreateDistillation, createDistillationSchema } from "../../api/distillation/request-schemas.ts";
-import { patiently } from "../../api/training/use.ts";
+import { patiently } from "../../api/patience.ts";
 import { loadConfig } from "../../config.ts";
 import type { Dataset } from "../../datasets/dataset.ts";
 import type { FileFormat } from "../../datasets/upload.ts";
@@ -80,7 +80,7 @@ async function configOf(
     random: () => 0,
   };
   try {
-    const config = await patiently(signal, () => checkDistillation(deps, request));
+    const config = await patiently(() => checkDistillation(deps, request), signal);
     const { contentHash } = dataset;
     const student = config.student === null ? null : await models.nameOf("student");
     return { ...config, dataset: contentHash, teacher: await models.nameOf("teacher"), student };
@@ -102,7 +102,7 @@ async function work(command: DistilCommand, parts: Parts, context: CliContext): 
   const { folder } = partial;
   // Of what was asked, so that the same rows come of the same command.
   const id = `distil_${configHash(config).slice("sha256:".length, "sha256:".length + ID_DIGITS)}`;
-  const deps: GenerateDeps = { ...models, patiently: (attempt, ended) => patiently(ended, attempt), artifacts: folder };
+  const deps: GenerateDeps = { ...models, patiently, artifacts: folder };
   const line = statusLine(process.stderr);
   const begun = performance.now();
   const job: JobContext = {

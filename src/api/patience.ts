@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ErrorCode, PreceptorError } from "../../errors.ts";
+import { type ErrorCode, PreceptorError } from "../errors.ts";
 
 /** A model on its way into memory, an engine that has enough to do, a remote server that does not answer just now. */
 const PASSING_CODES = [
@@ -26,7 +26,7 @@ export function pauseMs({ retryAfterSeconds }: PassingError): number {
   return retryAfterSeconds === undefined ? RETRY_AFTER_MS : retryAfterSeconds * 1000;
 }
 
-/** Nobody waits for work in the background, so it comes back as often as it is asked to. */
+/** Nobody waits for work in the background or for a job, so it comes back as often as it is asked to. */
 export async function patiently<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
   while (true) {
     try {
